@@ -1,0 +1,1 @@
+"""Moving bytes between a client's leg and a tunnel."""

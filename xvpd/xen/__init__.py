@@ -1,0 +1,1 @@
+"""Pools, hosts and their VMs' consoles: finding them, and dialling them."""
