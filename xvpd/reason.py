@@ -108,9 +108,7 @@ class Refusal:
 
 def as_markdown() -> str:
     """The table of all reasons, as `docs/reasons.md` holds it."""
-    rows = (
-        f"| `{reason.word}` | {reason.status or '-'} | {reason.close_code} | {reason.sentence} |" for reason in Reason
-    )
+    rows = (f"| `{reason.word}` | {reason.status or '-'} | {reason.close_code} | {reason.sentence} |" for reason in Reason)
     return "\n".join(
         [
             "# Reasons",

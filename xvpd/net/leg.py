@@ -29,6 +29,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -91,6 +92,8 @@ class Leg(TwistedProtocol):
     ``connected`` is called with the leg when it is connected.
     """
 
+    transport: Any  # ITCPTransport or UNIX, an IConsumer and an IPushProducer all at once: no interface says so
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -125,7 +128,8 @@ class Leg(TwistedProtocol):
     @property
     def peer(self) -> IAddress:
         """Who is at the other end. Behind a ``haproxy:`` listener this is right once the first bytes were read."""
-        return self.transport.getPeer()
+        peer: IAddress = self.transport.getPeer()
+        return peer
 
     @property
     def full(self) -> bool:
@@ -269,7 +273,7 @@ class Leg(TwistedProtocol):
     def writeConnectionLost(self) -> None:
         """Our half is closed; the peer's end is what we wait for."""
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
         if self._abort_timer is not None and self._abort_timer.active():
             self._abort_timer.cancel()
@@ -422,7 +426,7 @@ class Leg(TwistedProtocol):
         detached = Detached(bottom.socket.detach(), self._tls, bytes(self._inbox), bytes(self._ciphertext))
         self._closing = True
         # The transport unwinds as if the peer had closed; the socket that it would shut down and close is no longer its own.
-        bottom.connectionLost(Failure(ConnectionDone()))
+        bottom.connectionLost(connectionDone)
         return detached
 
     def _flushed(self) -> None:
