@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 _BINARY: Final = "qemu-system-x86_64"
-_OPTIONS: Final = "-machine pc -accel tcg -m 16 -nodefaults -no-user-config -display none -vga std".split()
+_OPTIONS: Final = "-machine pc -accel tcg -m 16 -nodefaults -no-user-config -display none -vga std"
 _SECONDS: Final = 60.0
 """How long anything here may take; it takes two seconds on an idle machine."""
 _VGA_TEXT: Final = (0xB8000, 80 * 25 * 2)
@@ -72,7 +72,14 @@ class Qemu:
         log = self._directory / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [_BINARY, *_OPTIONS, "-vnc", f"unix:{self.vnc_path}", "-qmp", f"unix:{monitor_path},server=on,wait=off"],
+                [
+                    _BINARY,
+                    *_OPTIONS.split(),
+                    "-vnc",
+                    f"unix:{self.vnc_path}",
+                    "-qmp",
+                    f"unix:{monitor_path},server=on,wait=off",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
