@@ -22,14 +22,14 @@ class Reason(Enum):
     whether a token that was turned down had ever been good.
     """
 
-    # How a console session that did start came to its end.
+    # How a console session came to its end. It may be cut before its client was answered; then there is a status.
     CLIENT_CLOSED = 1, None, "The viewer closed the console."
     HYPERVISOR_CLOSED = 2, None, "The hypervisor closed the console."
     CLIENT_LOST = 3, None, "The connection to the viewer was lost."
     HYPERVISOR_LOST = 4, None, "The connection to the hypervisor was lost."
-    REVOKED = 5, None, "Access to this console was revoked."
-    KILLED = 6, None, "An operator ended this console session."
-    STOPPED = 7, None, "The console proxy is stopping; open the console again."
+    REVOKED = 5, 401, "Access to this console was revoked."
+    KILLED = 6, 503, "An operator ended this console session."
+    STOPPED = 7, 503, "The console proxy is stopping; open the console again."
     CLIENT_PROTOCOL = 8, None, "The viewer did not speak the RFB protocol as expected."
     CLIENT_SLOW = 9, None, "The viewer took too long to start the RFB protocol."
     CLIENT_LEFT = 10, None, "The viewer left before the console was open."

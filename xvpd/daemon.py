@@ -1,0 +1,112 @@
+"""`Daemon`: what is started, in which order, and how it stops again."""
+
+import signal
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, Final
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
+from twisted.logger import Logger
+
+from xvpd.console.door import Door
+from xvpd.grants.store import ITokenStore
+from xvpd.ops.sessions import Sessions
+from xvpd.reason import Reason
+from xvpd.xen.hypervisor import IHypervisor
+
+FINAL_SECONDS: Final = 15.0
+"""How long sessions that were cut may take until they are closed: more than a relay's own deadlines add up to."""
+
+
+class Daemon(Service):
+    """The whole of a running xvpd.
+
+    Starting binds every listener, or raises; then the store and the pools are tried. Stopping closes the console listeners and
+    drains: live sessions go on for at most ``drain_seconds``. SIGTERM stops so; a second one, or SIGINT, cuts what is live.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        console_listeners: Sequence[IService],
+        api_listeners: Sequence[IService],
+        door: Door,
+        sessions: Sessions,
+        store: ITokenStore,
+        hypervisor: IHypervisor,
+        drain_seconds: float,
+    ) -> None:
+        self._reactor = reactor
+        self._console_listeners = console_listeners
+        self._api_listeners = api_listeners
+        self._door = door
+        self._sessions = sessions
+        self._store = store
+        self._hypervisor = hypervisor
+        self._drain_seconds = drain_seconds
+        self._log = Logger()
+
+    def privilegedStartService(self) -> None:
+        for listener in (*self._console_listeners, *self._api_listeners):
+            listener.privilegedStartService()
+
+    def startService(self) -> None:
+        super().startService()
+        for listener in (*self._console_listeners, *self._api_listeners):
+            listener.startService()
+        self._sessions.startService()
+        self._reactor.callWhenRunning(self._take_signals)
+        tried = gatherResults([self._store.start(), self._hypervisor.start()])
+        tried.addCallback(lambda _: self._log.info("xvpd is ready"))
+        tried.addErrback(lambda failure: self._log.failure("xvpd did not start as it should", failure))
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._door.draining = True
+        for listener in self._console_listeners:
+            await _finished(listener)
+        if len(self._sessions):
+            self._log.info(
+                "draining {count} console sessions for at most {seconds} s", count=len(self._sessions), seconds=self._drain_seconds
+            )
+        await self._drained(self._drain_seconds)
+        self._sessions.cut_all(Reason.STOPPED)
+        await self._drained(FINAL_SECONDS)
+        for listener in self._api_listeners:
+            await _finished(listener)
+        self._sessions.stopService()
+        await self._store.stop()
+        await self._hypervisor.stop()
+
+    async def _drained(self, seconds: float) -> None:
+        try:
+            await self._sessions.empty().addTimeout(seconds, self._reactor)
+        except (CancelledError, TimeoutError):
+            pass
+
+    # Twisted stops at SIGINT as it does at SIGTERM; an operator at a terminal does not want to wait for a drain.
+
+    def _take_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._signalled)
+        signal.signal(signal.SIGINT, self._signalled)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._asked_to_stop, number == signal.SIGINT)
+
+    def _asked_to_stop(self, at_once: bool) -> None:
+        stopping = not self.running
+        if at_once or stopping:
+            self._door.draining = True
+            self._sessions.cut_all(Reason.STOPPED)
+        if not stopping:
+            self._reactor.stop()
+
+
+async def _finished(listener: IService) -> None:
+    stopped = listener.stopService()
+    if stopped is not None:
+        await stopped
