@@ -131,6 +131,7 @@ class Door(Factory):
         if isinstance(head, Refusal):
             return head
         self._metrics.handshake_seconds.observe(self._clock.seconds() - visit.started_at)
+        visit.head = head
         return route(head)
 
     async def _head(self, leg: Leg) -> Head | Refusal:
@@ -243,8 +244,8 @@ class Door(Factory):
     # The ends.
 
     def _refuse(self, leg: Leg, visit: "Visit", outcome: Refusal) -> None:
-        if outcome.reason.status is not None and leg.end is not End.BROKEN:
-            self._answer(leg, refusal(outcome.reason, visit.request_id))
+        if leg.end is None:
+            self._answer(leg, refusal(outcome.reason, visit.request_id, visit.head))
         else:
             leg.close(CLOSE_SECONDS)
         self._record(visit, outcome)
@@ -291,6 +292,7 @@ class Visit:
     request_id: str
     started_at: float
     client: str
+    head: Head | None = None
     opened: bool = False
     grant: Grant | None = None
     location: Location | None = None

@@ -33,6 +33,7 @@ async def open_client(leg: Leg, tunnel: Leg, hypervisor: HypervisorOpening, shar
             return Refusal(Reason.CLIENT_LOST if leg.end is End.LOST else Reason.CLIENT_LEFT, "during the opening")
         answer = client.receive(data)
         if isinstance(answer, Refusal):
+            leg.write(client.farewell(answer.reason.sentence))
             return answer
         leg.write(answer)
     leg.unread(client.trailing)
