@@ -60,6 +60,7 @@ class Door(Factory):
 
     def __init__(
         self,
+        *,
         clock: IReactorTime,
         hypervisor: IHypervisor,
         store: ITokenStore,

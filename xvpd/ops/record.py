@@ -50,8 +50,8 @@ def log_record(record: Record) -> None:
     """Write a record to the log."""
     if record.opened:
         _log.info(
-            "{request_id}: console of {vm_name} ({vm_uuid}) on host {host} of pool {pool} for {client}, grant {grant}: {outcome}"
-            " after {seconds:.1f} s, {to_client} bytes to the client, {to_hypervisor} to the hypervisor{detail}",
+            "{request_id}: console of {vm_name} ({vm_uuid}) on host {host} of pool {pool} for {client}, grant {grant}:"
+            " {outcome} after {seconds:.1f} s, {to_client} bytes to the client, {to_hypervisor} to the hypervisor{detail}",
             **_fields(record),
         )
     else:

@@ -7,7 +7,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from xvpd.grants.grant import Grant
 from xvpd.grants.store import Activity, ILease, ITokenStore, Selector, Session
@@ -25,10 +24,9 @@ class LiveSession:
     It is registered before anything is dialled for it, so that a revocation stops a dial as it stops a relay.
     """
 
-    def __init__(self, clock: IReactorTime, session: Session) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
         self.lease: ILease | None = None
-        self._clock = clock
         self._cut_by: Reason | None = None
         self._work: Deferred[object] | None = None
         self._relaying: IRelaying | None = None
@@ -88,13 +86,11 @@ class Sessions(Service):
     """
 
     def __init__(self, clock: IReactorTime, store: ITokenStore) -> None:
-        self._clock = clock
         self._store = store
         self._live: dict[str, LiveSession] = {}
         self._when_empty: list[Deferred[None]] = []
         self._renewals = LoopingCall(self._renew)
         self._renewals.clock = clock
-        self._log = Logger()
 
     def startService(self) -> None:
         super().startService()
@@ -115,7 +111,7 @@ class Sessions(Service):
 
     def register(self, session: Session) -> LiveSession:
         """A new session, which the caller promises to `close`."""
-        live = LiveSession(self._clock, session)
+        live = LiveSession(session)
         self._live[session.id] = live
         return live
 
