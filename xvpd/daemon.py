@@ -2,11 +2,12 @@
 
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.logger import Logger
 
 from xvpd.console.door import Door
@@ -29,6 +30,7 @@ class Daemon(Service):
     def __init__(
         self,
         reactor: Any,
+        *,
         console_listeners: Sequence[IService],
         api_listeners: Sequence[IService],
         door: Door,
@@ -45,6 +47,7 @@ class Daemon(Service):
         self._store = store
         self._hypervisor = hypervisor
         self._drain_seconds = drain_seconds
+        self._ready: list[Deferred[None]] = []
         self._log = Logger()
 
     def privilegedStartService(self) -> None:
@@ -58,12 +61,24 @@ class Daemon(Service):
         self._sessions.startService()
         self._reactor.callWhenRunning(self._take_signals)
         tried = gatherResults([self._store.start(), self._hypervisor.start()])
-        tried.addCallback(lambda _: self._log.info("xvpd is ready"))
+        tried.addCallback(self._tried)
         tried.addErrback(lambda failure: self._log.failure("xvpd did not start as it should", failure))
+
+    def ready(self) -> Deferred[None]:
+        """Fires when every listener is bound and the store and the pools were tried. To be asked for before that."""
+        ready: Deferred[None] = Deferred()
+        self._ready.append(ready)
+        return ready
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+    def _tried(self, _: object) -> None:
+        self._log.info("xvpd is ready")
+        waiting, self._ready = self._ready, []
+        for each in waiting:
+            each.callback(None)
 
     async def _stop(self) -> None:
         self._door.draining = True
@@ -71,7 +86,9 @@ class Daemon(Service):
             await _finished(listener)
         if len(self._sessions):
             self._log.info(
-                "draining {count} console sessions for at most {seconds} s", count=len(self._sessions), seconds=self._drain_seconds
+                "draining {count} console sessions for at most {seconds} s",
+                count=len(self._sessions),
+                seconds=self._drain_seconds,
             )
         await self._drained(self._drain_seconds)
         self._sessions.cut_all(Reason.STOPPED)
@@ -83,10 +100,8 @@ class Daemon(Service):
         await self._hypervisor.stop()
 
     async def _drained(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             await self._sessions.empty().addTimeout(seconds, self._reactor)
-        except (CancelledError, TimeoutError):
-            pass
 
     # Twisted stops at SIGINT as it does at SIGTERM; an operator at a terminal does not want to wait for a drain.
 

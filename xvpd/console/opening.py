@@ -30,7 +30,7 @@ async def open_client(leg: Leg, tunnel: Leg, hypervisor: HypervisorOpening, shar
     while client.shared is None:
         data = await leg.read()
         if not data:
-            return Refusal(Reason.CLIENT_LOST if leg.end is End.LOST else Reason.CLIENT_LEFT, "during the opening")
+            return Refusal(Reason.CLIENT_LOST if leg.end is End.LOST else Reason.CLIENT_LEFT, "in the opening")
         answer = client.receive(data)
         if isinstance(answer, Refusal):
             leg.write(client.farewell(answer.reason.sentence))
@@ -41,7 +41,7 @@ async def open_client(leg: Leg, tunnel: Leg, hypervisor: HypervisorOpening, shar
     while hypervisor.server_init is None:
         data = await tunnel.read()
         if not data:
-            return Refusal(Reason.HYPERVISOR_LOST if tunnel.end is End.LOST else Reason.HYPERVISOR_CLOSED, "during the opening")
+            return Refusal(Reason.HYPERVISOR_LOST if tunnel.end is End.LOST else Reason.HYPERVISOR_CLOSED, "in the opening")
         answer = hypervisor.receive(data)
         if isinstance(answer, Refusal):
             return answer

@@ -11,13 +11,17 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 
 class TlsError(Exception):
     """A certificate or a key that cannot be used. The text is one line, for an operator: which file, and what is wrong."""
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class ServerTls:
     """What a listener shows its clients: a certificate with its chain, and the private key, both from PEM files.
 
@@ -34,6 +38,10 @@ class ServerTls:
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
         return connection
+
+    def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """For what Twisted itself wraps in TLS."""
+        return self.connection()
 
     def reload(self) -> None:
         """Read both files again, for the connections to come. Nothing changes when they cannot be used."""
