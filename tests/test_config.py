@@ -174,8 +174,13 @@ class Refused(SynchronousTestCase):
             faults_of("console = 1\npool = 2"),
             ["[console]: must be a table", "[[pool]]: must be tables, each headed [[pool]]"],
         )
-        self.assertEqual(faults_of("console = 1", overrides={"console": {"listen": []}}), ["[console]: must be a table"])
         self.assertEqual(faults_of(CONSOLE + "[pool]\nname = 'lab'"), ["[[pool]]: must be tables, each headed [[pool]]"])
+
+    def test_an_override_of_what_is_no_table(self) -> None:
+        self.assertEqual(
+            faults_of(CONSOLE + PINNED, overrides={"pool": {"port": 1}}),
+            ["[[pool]]: is no table that a single value could be put into"],
+        )
 
     def test_a_file_that_is_not_toml(self) -> None:
         (fault,) = faults_of("[console\n")

@@ -17,13 +17,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from xvpd.fault import in_words, printable, spelt
+
 T = TypeVar("T")
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must have no control characters")
-    return text
 
 
 def _not_empty(entries: tuple[T, ...]) -> tuple[T, ...]:
@@ -36,9 +32,9 @@ Many = Annotated[tuple[T, ...], Strict(False)]
 """A TOML array. (A strict tuple would take no list.)"""
 Some = Annotated[tuple[T, ...], Strict(False), AfterValidator(_not_empty)]
 """The same, with one entry at least."""
-Printable = Annotated[str, AfterValidator(_printable)]
+Printable = Annotated[str, AfterValidator(printable)]
 """A text that may be empty, which is the same as absent."""
-Text = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Deadline = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -238,34 +234,35 @@ def load(
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{filename}: {error}") from None
     raw.setdefault("console", {})
+    faults: list[str] = []
     for section, values in (overrides or {}).items():
         if isinstance(raw.setdefault(section, {}), dict):
             raw[section] |= values
-    missing: list[str] = []
+        else:
+            faults.append(f"{_place((section,))}: is no table that a single value could be put into")
     try:
-        config = Config.model_validate(_substitute(raw, environ, (), missing))
+        config = Config.model_validate(_substitute(raw, environ, (), faults))
     except ValidationError as error:
-        invalid = [line for details in error.errors() for line in _lines(details)]
+        faults += [line for details in error.errors() for line in _lines(details)]
     else:
-        invalid = []
-        if not missing:
+        if not faults:
             return config
-    raise ConfigError("\n".join(f"{filename}: {line}" for line in missing + invalid))
+    raise ConfigError("\n".join(f"{filename}: {line}" for line in faults))
 
 
-def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str | int, ...], missing: list[str]) -> Any:
-    """``value`` with the variables in all its strings replaced; notes those that do not exist."""
+def _substitute(value: Any, environ: Mapping[str, str], where: tuple[str | int, ...], faults: list[str]) -> Any:
+    """``value`` with the variables in all its strings replaced; notes those that do not exist as faults."""
     if isinstance(value, dict):
-        return {key: _substitute(each, environ, (*where, key), missing) for key, each in value.items()}
+        return {key: _substitute(each, environ, (*where, key), faults) for key, each in value.items()}
     if isinstance(value, list):
-        return [_substitute(each, environ, (*where, index), missing) for index, each in enumerate(value)]
+        return [_substitute(each, environ, (*where, index), faults) for index, each in enumerate(value)]
     if not isinstance(value, str):
         return value
 
     def variable(match: re.Match[str]) -> str:
         name = match[1]
         if name not in environ:
-            missing.append(f"{_place(where)}: there is no environment variable {ascii(name)[1:-1]}")
+            faults.append(f"{_place(where)}: there is no environment variable {spelt(name)}")
         return environ.get(name, match[0])
 
     return _VARIABLE.sub(variable, value)
@@ -283,27 +280,15 @@ def _lines(details: ErrorDetails) -> Iterator[str]:
 
 def _reason(details: ErrorDetails, where: tuple[str | int, ...]) -> str:
     match details["type"]:
-        case "missing":
-            return "is missing"
         case "extra_forbidden":
             near = difflib.get_close_matches(str(where[-1]), _keys_beside(where), 1, 0.75)
-            return f"no such key; did you mean {near[0]}?" if near else "no such key"
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case "model_type":
-            return "must be a table"
-        case "tuple_type":
-            return "must be tables, each headed [[pool]]" if where == ("pool",) else "must be a list"
-        case "int_type":
-            return "must be a whole number"
-        case "bool_type":
-            return "must be true or false"
-        case "string_too_short":
-            return "must not be empty"
+            return f"no such key; did you mean {near[0]}?" if near else in_words(details)
+        case "tuple_type" if where == ("pool",):
+            return "must be tables, each headed [[pool]]"
         case "string_pattern_mismatch":
             return "must be 1 to 64 letters, digits, dots, dashes or underscores"
         case _:
-            return details["msg"].replace("Input should be", "must be").replace("a valid ", "a ")
+            return in_words(details)
 
 
 def _keys_beside(where: tuple[str | int, ...]) -> list[str]:
@@ -324,8 +309,8 @@ def _keys_beside(where: tuple[str | int, ...]) -> list[str]:
 def _place(where: tuple[str | int, ...]) -> str:
     """``("pool", 0, "hosts", 1)`` as ``[[pool]] entry 1, hosts, entry 2``: sections by name, entries counted from 1."""
     section, *rest = where
-    words = [f"entry {each + 1}" if isinstance(each, int) else ascii(each)[1:-1] for each in rest]
-    return " ".join(["[[pool]]" if section == "pool" else f"[{ascii(section)[1:-1]}]", ", ".join(words)]).rstrip()
+    words = [f"entry {each + 1}" if isinstance(each, int) else spelt(each) for each in rest]
+    return " ".join(["[[pool]]" if section == "pool" else f"[{spelt(section)}]", ", ".join(words)]).rstrip()
 
 
 def _fields(endpoint: str) -> list[str]:

@@ -44,6 +44,8 @@ class Reason(Enum):
     HEAD_TOO_LARGE = 26, 431, "The request is too large."
     BODY_TOO_LARGE = 27, 413, "The body of the request is too large."
     UNSUPPORTED = 28, 400, "The request asks for something that is not enforced yet."
+    LENGTH_REQUIRED = 29, 411, "The request must say how long its body is."
+    NOT_JSON = 30, 415, "The body of the request must be application/json."
 
     # The token. One sentence for all: a stranger learns nothing about a token's past.
     TOKEN_UNKNOWN = 40, 401, "The token is not valid; ask for a new console URL."
