@@ -9,14 +9,14 @@ TLS is driven here, over memory BIOs, rather than by `twisted.protocols.tls`: th
 down for whoever holds a duplicate).
 
 Who owns what: the leg owns the socket and the `OpenSSL.SSL.Connection` until `detach` fires; then its caller owns them. A leg
-that was not detached must be ended with `close` or `abort`; both may be called at any moment, more than once.
+that was not detached must be ended with `close` or `abort`, also when its peer has ended it; both may be called at any moment,
+more than once.
 """
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
@@ -25,7 +25,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHalfCloseableProtocol,
-    IPushProducer,
     IReactorTime,
 )
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -33,16 +32,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from xvpd.net.tls_state import BrokenTlsError, TlsState
+from xvpd.net.transport import bottom_of, take_socket, tune, watch_room, when_flushed
+
+T = TypeVar("T")
+
 READ_AHEAD: Final = 65536
 """Bytes that a leg reads before anyone asks for them; then it stops reading until someone does."""
-_RECORD: Final = 16384
-"""The most that one TLS record carries (RFC 8446 section 5.1). OpenSSL's memory BIOs grow to the largest piece they were ever
-given and never shrink, so both directions go in pieces of this size."""
-_KEEPALIVE_IDLE: Final = 60
-_KEEPALIVE_INTERVAL: Final = 15
-_KEEPALIVE_COUNT: Final = 4
-_USER_TIMEOUT_MS: Final = 1000 * (_KEEPALIVE_IDLE + _KEEPALIVE_INTERVAL * _KEEPALIVE_COUNT)
-"""Unanswered for this long, idle or not, and the kernel gives the peer up (tcp(7), TCP_USER_TIMEOUT)."""
 
 
 class End(Enum):
@@ -56,16 +52,16 @@ class End(Enum):
 
 
 class Sink(Protocol):
-    """Where a leg in push mode puts what happens. None of these may raise."""
+    """Where a leg in push mode puts what happens. None of these may raise; all of them may call the leg."""
 
     def leg_received(self, data: bytes) -> None:
         """Bytes have arrived."""
 
     def leg_ended(self) -> None:
-        """The peer sends no more, and everything that it sent was handed over; `Leg.end` says how it ended."""
+        """Nothing more comes, and everything that did was handed over; `Leg.end` says how it ended. The last call."""
 
     def leg_full(self) -> None:
-        """The leg holds enough unsent bytes: write no more until `leg_drained`."""
+        """The leg holds enough unsent bytes: write no more until `leg_drained`. May be said again meanwhile."""
 
     def leg_drained(self) -> None:
         """The leg takes bytes again."""
@@ -76,6 +72,7 @@ class Detached:
     """A connection that no longer belongs to a leg. All of it is the holder's now; closing ``fd`` is the holder's duty."""
 
     fd: int
+    """The connected socket: non-blocking, not inheritable."""
     tls: SSL.Connection | None
     unread: bytes
     """Plain bytes that had been received and decrypted, but not read by anyone."""
@@ -87,9 +84,9 @@ class Detached:
 class Leg(TwistedProtocol):
     """One side's connection. See the module's docstring for its two ways of reading, and for who owns it.
 
-    ``tls`` is a fresh `SSL.Connection` in connect or accept state, or None for a plain leg. ``verify`` is asked once the
-    handshake is complete and before a single byte of ours is sent: it returns what is wrong with the peer, or None.
-    ``connected`` is called with the leg when it is connected.
+    ``tls`` is a fresh `SSL.Connection` as `TlsState` wants it, or None for a plain leg. ``verify`` is asked once the handshake
+    is complete and before a single byte of ours is sent: it returns what is wrong with the peer, or None. ``connected`` is
+    called with the leg when it is connected.
     """
 
     transport: Any  # ITCPTransport or UNIX, an IConsumer and an IPushProducer all at once: no interface says so
@@ -102,26 +99,31 @@ class Leg(TwistedProtocol):
         connected: Callable[["Leg"], None] | None = None,
     ) -> None:
         self.end: End | None = None
+        """How the peer's bytes ended, known once the last of them has arrived; some may still be unread."""
         self.end_detail = ""
         self._clock = clock
-        self._tls = tls
+        self._tls = TlsState(tls) if tls is not None else None
         self._verify = verify
         self._connected = connected
         self._secure = tls is None
         self._inbox = bytearray()
-        self._ciphertext = bytearray()
         self._outbox = bytearray()
         self._reader: Deferred[bytes] | None = None
         self._sink: Sink | None = None
-        self._sink_knows_end = False
+        self._pumping = False
         self._paused = False
+        self._reading = True  # what the transport does, as `_regulate` last told it
         self._full = False
+        self._over: tuple[End, str] | None = None  # the transport gives nothing more; what it gave may not be decrypted yet
+        self._peer_finished = False
         self._closing = False
         self._gone = False
         self._abort_timer: IDelayedCall | None = None
+        self._answer_seconds = 0.0
         self._when_secure: list[Deferred[bool]] = []
+        self._when_ended: list[Deferred[None]] = []
         self._when_gone: list[Deferred[None]] = []
-        self._when_flushed: Deferred[None] | None = None
+        self._detaching: Deferred[Detached | None] | None = None
 
     # What the owner may ask and do.
 
@@ -141,52 +143,53 @@ class Leg(TwistedProtocol):
         leg ended before that."""
         if self._secure or self.end is not None:
             return succeed(self._secure and self.end is None)
-        waiting: Deferred[bool] = Deferred(self._when_secure.remove)
-        self._when_secure.append(waiting)
-        return waiting
+        return _wait(self._when_secure)
+
+    def ended(self) -> Deferred[None]:
+        """Fires when `end` is known."""
+        return succeed(None) if self.end is not None else _wait(self._when_ended)
 
     def gone(self) -> Deferred[None]:
         """Fires when nothing of the connection is left."""
-        if self._gone:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred(self._when_gone.remove)
-        self._when_gone.append(waiting)
-        return waiting
+        return succeed(None) if self._gone else _wait(self._when_gone)
 
     def read(self) -> Deferred[bytes]:
         """The next bytes, as many as there are; ``b""`` once the peer sends no more. One read at a time."""
-        if self._reader is not None or self._sink is not None:
-            raise RuntimeError("a leg has one reader at a time")
-        if self._inbox or self.end is not None:
-            data = bytes(self._inbox)
-            self._inbox.clear()
-            self._go_on()
-            return succeed(data)
-        self._reader = Deferred(self._forget_reader)
-        return self._reader
+        self._claim()
+        waiting = self._reader = Deferred(self._forget_reader)
+        self._pump()
+        return waiting
 
     def unread(self, data: bytes) -> None:
         """Put back what was read and belongs to the next reader."""
-        self._inbox[:0] = data
+        if not self._closing:
+            self._inbox[:0] = data
+            self._pump()
 
     def push_to(self, sink: Sink) -> None:
         """From now on hand everything to ``sink``, beginning with what is still unread."""
-        if self._reader is not None:
-            raise RuntimeError("a leg has one reader at a time")
+        self._claim()
         self._sink = sink
-        self._deliver()
-        self._go_on()
+        if self._full:
+            sink.leg_full()
+        self._pump()
 
     def pause(self) -> None:
-        """In push mode: stop reading. A paused leg does not notice its peer's end."""
-        self._paused = True
-        self.transport.pauseProducing()
+        """Stop reading. A paused leg does not notice its peer's end, unless the connection is lost by writing: then it hands
+        over at once what it had read, and its end."""
+        if self._over is None:
+            self._paused = True
+            self._regulate()
 
     def resume(self) -> None:
         """Read on after `pause`."""
-        self._paused = False
-        self._deliver()
-        self._go_on()
+        if self._paused:
+            self._paused = False
+            self._pump()
+
+    def read_no_more(self) -> None:
+        """In push mode: hand over what has been read, paused or not, and then the end, and read no more."""
+        self._finish(End.OURS, "")
 
     def write(self, data: bytes) -> None:
         """Send; on a TLS leg, as soon as the peer is verified. Without effect once the leg is closing or lost."""
@@ -194,210 +197,239 @@ class Leg(TwistedProtocol):
             return
         if self._tls is None:
             self.transport.write(data)
-        elif self._secure:
-            self._encrypt(data)
-        else:
+        elif not self._secure:
             self._outbox += data
+        else:
+            self._encrypt(self._tls, data)
 
-    def close(self, seconds: float) -> None:
-        """Send what was written, say goodbye (close_notify, FIN), take the peer's goodbye, and be gone; abort after
-        ``seconds`` if it does not come."""
+    def close(self, seconds: float, flush_seconds: float | None = None) -> None:
+        """Send what was written, say goodbye (close_notify, FIN), take the peer's goodbye, and be gone. What is unread is
+        dropped. A leg whose TLS handshake is not complete can say nothing: it is aborted.
+
+        The leg is aborted if all that is not done in ``seconds``. With ``flush_seconds``, that is how long sending may take,
+        and ``seconds`` count from then.
+        """
         if self._closing or self._gone:
             return
+        if not self._secure and self.end is None:
+            self.abort()
+            return
         self._closing = True
-        self._abort_timer = self._clock.callLater(seconds, self._expired)
-        peer_ended = self.end is not None
-        self._ended(End.OURS, "")
-        if self._tls is not None:
-            if not self._secure:
-                self.transport.abortConnection()
-                return
-            try:
-                self._tls.shutdown()
-            except SSL.Error:
-                pass  # the TLS state is broken already: there is no goodbye to say
-            self._send_ciphertext()
-        if peer_ended:
-            self.transport.unregisterProducer()
+        self._answer_seconds = seconds if flush_seconds is not None else 0.0
+        self._abort_timer = self._clock.callLater(seconds if flush_seconds is None else flush_seconds, self._expired)
+        if self._tls is not None and self.end in (None, End.CLOSED, End.OURS):
+            self._tls.goodbye()
+            self._send(self._tls.outgoing())
+        self.transport.unregisterProducer()  # a transport that waits for its producer closes neither half
+        if self._peer_finished:
             self.transport.loseConnection()
         else:
             # Closing with unread bytes in the socket would reset the connection, and the peer might lose the last of what we
             # sent: end our half, and read the peer's to its end.
             self.transport.loseWriteConnection()
             self.transport.resumeProducing()
+        self._drop()
 
     def abort(self) -> None:
         """Be gone at once."""
         if not self._gone:
             self._closing = True
-            self._ended(End.OURS, "")
             self.transport.abortConnection()
+            self._drop()
 
-    def detach(self) -> Deferred[Detached | None]:
+    def detach(self) -> "Deferred[Detached | None]":
         """Take the connection away from the leg, once everything written to it has been sent.
 
         Nothing is shut down and nothing is lost: what arrives from now on stays in the socket. None when the connection ended
-        before that. The leg is gone afterwards.
+        before that in any way but the peer's orderly close. The leg is gone afterwards; its sink hears nothing more.
+        Cancelling aborts the leg.
         """
-        self._paused = True
-        self.transport.pauseProducing()
-        return Deferred.fromCoroutine(self._detach())
+        if self._reader is not None or self._detaching is not None or not (self._secure or self.end):
+            raise RuntimeError("a leg is detached once, when it is secure and nobody reads it")
+        if self._closing or self._gone or self.end not in (None, End.CLOSED):
+            return succeed(None)
+        waiting = self._detaching = Deferred(self._give_up_detaching)
+        self._sink = None
+        self._regulate()
+        when_flushed(self._bottom, self._flushed)
+        return waiting
 
     # What Twisted calls.
 
     def connectionMade(self) -> None:
-        self._tune()
-        self.transport.registerProducer(_Writing(self), True)
-        if self._connected is not None:
-            self._connected(self)
-        if self._tls is not None:
-            self._decrypt()
+        self._bottom = bottom_of(self.transport, self)
+        tune(self._bottom)
+        watch_room(self._bottom, self._writable)
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected(self)
+        self._pump()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._closing:
+        if self.end is not None:
             return
-        if self._tls is None:
-            self._inbox += data
-            self._deliver()
+        if self._tls is not None:
+            self._tls.receive(data)
+        elif self._sink is not None and not self._paused:
+            self._sink.leg_received(data)  # the inbox is empty: this is all that there is
+            return
         else:
-            self._ciphertext += data
-            self._decrypt()
+            self._inbox += data
+        self._pump()
 
     def readConnectionLost(self) -> None:
+        self._peer_finished = True
         if self._closing:
-            self.transport.unregisterProducer()
             self.transport.loseConnection()
         else:
-            self._ended(End.CLOSED, "")
+            self._finish(End.CLOSED, "")
 
     def writeConnectionLost(self) -> None:
-        """Our half is closed; the peer's end is what we wait for."""
+        """Everything was sent and our half is closed; the peer's end is what we wait for."""
+        if self._answer_seconds and self._abort_timer is not None and self._abort_timer.active():
+            self._abort_timer.reset(self._answer_seconds)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
         if self._abort_timer is not None and self._abort_timer.active():
             self._abort_timer.cancel()
-        self._ended(End.CLOSED if reason.check(ConnectionDone) else End.LOST, reason.getErrorMessage())
-        self._tls = None
-        self._verify = self._connected = None
-        if self._when_flushed is not None:
-            flushed, self._when_flushed = self._when_flushed, None
-            flushed.callback(None)
-        waiting, self._when_gone = self._when_gone, []
-        for each in waiting:
-            each.callback(None)
-
-    # TLS.
-
-    def _decrypt(self) -> None:
-        """Feed what has arrived to TLS, and what comes out of it to the reader, as long as there is someone to take it."""
-        while self._tls is not None and self.end is None:
-            if self._ciphertext:
-                piece = bytes(self._ciphertext[:_RECORD])
-                del self._ciphertext[:_RECORD]
-                self._tls.bio_write(piece)
-            try:
-                if not self._secure:
-                    self._tls.do_handshake()
-                    self._handshake_done()
-                    continue
-                while self._tls is not None and self.end is None:
-                    self._inbox += self._tls.recv(_RECORD)
-            except SSL.WantReadError:
-                pass
-            except SSL.ZeroReturnError:
-                self._ended(End.CLOSED, "")
-            except SSL.Error as error:
-                self._send_ciphertext()  # the alert that tells the peer
-                self._fail(End.BROKEN, _explain(error))
-            self._send_ciphertext()
-            self._deliver()
-            if not self._ciphertext or self._stuck():
-                return
-
-    def _handshake_done(self) -> None:
-        assert self._tls is not None
-        problem = self._verify(self._tls) if self._verify is not None else None
-        if problem is not None:
-            self._fail(End.UNTRUSTED, problem)
-            return
-        self._secure = True
-        waiting, self._when_secure = self._when_secure, []
-        for each in waiting:
-            each.callback(True)
-        if self._outbox:
-            data, self._outbox = bytes(self._outbox), bytearray()
-            self._encrypt(data)
-
-    def _encrypt(self, data: bytes) -> None:
-        assert self._tls is not None
-        view = memoryview(data)
-        try:
-            for start in range(0, len(view), _RECORD):
-                self._tls.send(view[start : start + _RECORD])
-                self._send_ciphertext()
-        except SSL.Error as error:
-            self._fail(End.BROKEN, _explain(error))
-
-    def _send_ciphertext(self) -> None:
-        if self._tls is None:
-            return
-        try:
-            while True:
-                self.transport.write(self._tls.bio_read(2 * _RECORD))
-        except SSL.WantReadError:
-            return
-
-    def _fail(self, end: End, detail: str) -> None:
-        self._ended(end, detail)
-        self.transport.abortConnection()
+        self._finish(End.CLOSED if reason.check(ConnectionDone) else End.LOST, reason.getErrorMessage())
+        self._tls = self._verify = self._abort_timer = None
+        waiting, self._detaching = self._detaching, None
+        if waiting is not None:
+            waiting.callback(None)
+        _fire(self._when_gone, None)
 
     # Reading.
 
-    def _stuck(self) -> bool:
-        """Whether nobody takes what is in the inbox at the moment."""
-        return self._paused or len(self._inbox) >= READ_AHEAD
-
-    def _deliver(self) -> None:
-        """Hand the inbox, and then the end, to whoever waits for it."""
-        if self._sink is not None:
-            if self._inbox and not self._paused:
-                data = bytes(self._inbox)
-                self._inbox.clear()
-                self._sink.leg_received(data)
-            if self.end is not None and not self._inbox and not self._paused and not self._sink_knows_end:
-                self._sink_knows_end = True
-                self._sink.leg_ended()
-        elif self._reader is not None and (self._inbox or self.end is not None):
-            reader, self._reader = self._reader, None
-            data = bytes(self._inbox)
-            self._inbox.clear()
-            reader.callback(data)
-        if self._stuck() and not self._closing and not self._gone:
-            self.transport.pauseProducing()
-
-    def _go_on(self) -> None:
-        """Take up reading again, if the inbox has room."""
-        if self._closing or self._gone or self._stuck():
-            return
-        if self._ciphertext:
-            self._decrypt()
-        if not self._stuck() and self.end is None:
-            self.transport.resumeProducing()
+    def _claim(self) -> None:
+        if self._reader is not None or self._sink is not None:
+            raise RuntimeError("a leg has one reader at a time")
 
     def _forget_reader(self, _: Deferred[bytes]) -> None:
         self._reader = None
 
-    def _ended(self, end: End, detail: str) -> None:
-        if self.end is not None:
+    def _pump(self) -> None:
+        """Hand on what has arrived, and then the end, as far as there is someone to take it; and see to the transport."""
+        if self._pumping:
+            return  # called by a sink that was just handed something: the loop below goes on when it is done
+        self._pumping = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._pumping = False
+        if self._tls is not None:
+            self._send(self._tls.outgoing())
+        self._regulate()
+        if self._reader is not None and (self._inbox or self.end is not None):
+            reader, self._reader = self._reader, None
+            reader.callback(self._take())
+
+    def _step(self) -> bool:
+        """Do one thing that can be done now; whether there was one."""
+        if self._sink is not None and self._paused:
+            return False
+        end_before = self.end
+        if self._sink is None:
+            data = self._decrypt() if len(self._inbox) < READ_AHEAD or self._over else b""
+            self._inbox += data
+        elif data := self._take() or self._decrypt():
+            self._sink.leg_received(data)
+        if data:
+            return True
+        if self.end is None and self._over is not None:
+            self._conclude(*self._over)
+        if self.end is not end_before:
+            return True  # whoever has heard of it may have become the sink, and the inbox comes first
+        if self.end is not None and self._sink is not None:
+            sink, self._sink = self._sink, None
+            sink.leg_ended()
+        return False
+
+    def _take(self) -> bytes:
+        data = bytes(self._inbox)
+        self._inbox.clear()
+        return data
+
+    def _decrypt(self) -> bytes:
+        """The next bytes that TLS makes of what has arrived."""
+        tls = self._tls
+        if tls is None or self.end is not None:
+            return b""
+        try:
+            if not self._secure and not self._shake_hands(tls):
+                return b""
+            data = tls.decrypt()
+        except BrokenTlsError as broken:
+            self._conclude(End.BROKEN, str(broken))
+            return b""
+        if tls.closed:
+            self._conclude(End.CLOSED, "")
+        return data
+
+    def _shake_hands(self, tls: TlsState) -> bool:
+        if not tls.handshake():
+            return False
+        problem = self._verify(tls.connection) if self._verify is not None else None
+        if problem is not None:
+            self._conclude(End.UNTRUSTED, problem)
+            return False
+        self._secure = True
+        data, self._outbox = bytes(self._outbox), bytearray()
+        self._encrypt(tls, data)
+        _fire(self._when_secure, True)
+        return True
+
+    def _regulate(self) -> None:
+        """Have the transport read when, and only when, there is room for what it reads."""
+        if self._closing or self._gone:
             return
-        self.end, self.end_detail = end, detail
-        waiting, self._when_secure = self._when_secure, []
-        for each in waiting:
-            each.callback(False)
-        self._deliver()
+        stuck = self._paused or len(self._inbox) >= READ_AHEAD or self._detaching is not None
+        reading = not stuck and self._over is None and self.end is None
+        if reading and not self._reading:
+            self.transport.resumeProducing()
+        elif self._reading and not reading:
+            self.transport.pauseProducing()
+        self._reading = reading
+
+    # Ending.
+
+    def _finish(self, end: End, detail: str) -> None:
+        """The transport gives nothing more: what it gave is handed over, paused or not, and then ``end``."""
+        if self._over is None:
+            self._over = end, detail
+        self._paused = False
+        self._pump()
+
+    def _conclude(self, end: End, detail: str) -> None:
+        """Nothing more can come of what has arrived."""
+        if self.end is None:
+            self.end, self.end_detail = end, detail
+            _fire(self._when_secure, False)
+            _fire(self._when_ended, None)
+
+    def _drop(self) -> None:
+        """The end, by our own will: nothing that is unread is wanted any more."""
+        self._inbox.clear()
+        self._paused = False
+        self._conclude(End.OURS, "")
+        self._pump()
+
+    def _expired(self) -> None:
+        self.transport.abortConnection()
 
     # Writing.
+
+    def _encrypt(self, tls: TlsState, data: bytes) -> None:
+        try:
+            self._send(tls.encrypt(data))
+        except BrokenTlsError as broken:
+            self._finish(End.BROKEN, str(broken))
+
+    def _send(self, pieces: list[bytes]) -> None:
+        if pieces and not self._gone:
+            self.transport.writeSequence(pieces)
 
     def _writable(self, writable: bool) -> None:
         self._full = not writable
@@ -407,87 +439,32 @@ class Leg(TwistedProtocol):
             else:
                 self._sink.leg_full()
 
-    def _expired(self) -> None:
-        self.transport.abortConnection()
+    # Giving the connection away.
 
-    async def _detach(self) -> Detached | None:
-        bottom = self._bottom()
-        if not self._gone:
-            self._when_flushed = Deferred()
-            self.transport.unregisterProducer()
-            bottom.registerProducer(_Flushing(self), False)
-            bottom.startWriting()
-            await self._when_flushed
-        if self._gone or self.end is End.LOST:
-            return None
-        bottom.unregisterProducer()
-        bottom.stopReading()
-        bottom.stopWriting()
-        detached = Detached(bottom.socket.detach(), self._tls, bytes(self._inbox), bytes(self._ciphertext))
-        self._closing = True
-        # The transport unwinds as if the peer had closed; the socket that it would shut down and close is no longer its own.
-        bottom.connectionLost(connectionDone)
-        return detached
+    def _give_up_detaching(self, _: "Deferred[Detached | None]") -> None:
+        self._detaching = None
+        self.abort()
 
     def _flushed(self) -> None:
-        if self._when_flushed is not None:
-            flushed, self._when_flushed = self._when_flushed, None
-            flushed.callback(None)
-
-    def _bottom(self) -> Any:
-        """The transport that has the socket: a ``haproxy:`` listener wraps it."""
-        transport: Any = self.transport
-        while not hasattr(transport, "socket"):
-            transport = transport.transport
-        return transport
-
-    def _tune(self) -> None:
-        handle: socket.socket = self._bottom().socket
-        if handle.family == socket.AF_UNIX:
+        waiting, self._detaching = self._detaching, None
+        if waiting is None:
             return
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_COUNT)
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        tls, self._tls = self._tls, None
+        unread = self._take()
+        self._over = self._over or (End.OURS, "")
+        fd = take_socket(self._bottom)
+        if tls is None:
+            waiting.callback(Detached(fd, None, unread, b""))
+        else:
+            waiting.callback(Detached(fd, tls.connection, unread, tls.unread))
 
 
-@implementer(IPushProducer)
-class _Writing:
-    """Hears from the transport whether it takes more bytes."""
-
-    def __init__(self, leg: Leg) -> None:
-        self._leg = leg
-
-    def pauseProducing(self) -> None:
-        self._leg._writable(False)
-
-    def resumeProducing(self) -> None:
-        self._leg._writable(True)
-
-    def stopProducing(self) -> None:
-        """The connection is lost, of which the leg hears by itself."""
+def _wait(waiting: list[Deferred[T]]) -> Deferred[T]:
+    deferred: Deferred[T] = Deferred(waiting.remove)
+    waiting.append(deferred)
+    return deferred
 
 
-class _Flushing:
-    """A pull producer with nothing to produce: the transport asks it for more when all is sent."""
-
-    def __init__(self, leg: Leg) -> None:
-        self._leg = leg
-        self._registered = False
-
-    def resumeProducing(self) -> None:
-        if self._registered:
-            self._leg._flushed()
-        self._registered = True  # registering asks once, whether or not there is anything left to send
-
-    def stopProducing(self) -> None:
-        """The connection is lost, of which the leg hears by itself."""
-
-
-def _explain(error: SSL.Error) -> str:
-    """OpenSSL's words for what went wrong: a list of (library, function, reason)."""
-    if error.args and isinstance(error.args[0], list):
-        return "; ".join(str(entry[-1]) for entry in error.args[0]) or "TLS failed"
-    return str(error) or "TLS failed"
+def _fire(waiting: list[Deferred[T]], result: T) -> None:
+    while waiting:
+        waiting.pop(0).callback(result)
