@@ -16,13 +16,12 @@ class Parsing(SynchronousTestCase):
     def fault(self, *lines: str) -> str:
         """What is wrong with these lines of a file called ``keys``."""
         with self.assertRaises(KeysFileError) as caught:
-            parse_keys(lines, "keys")
+            parse_keys("\n".join(lines), "keys")
         return str(caught.exception)
 
     def test_a_key_a_line_with_comments_and_blank_lines(self) -> None:
         keys = parse_keys(
-            ["# keys", "", f"portal issuer {DIGEST} # the portal's", f"  ops\toperator  {'CD' * 32}", f"m metrics {'0' * 64}"],
-            "keys",
+            f"# keys\n\nportal issuer {DIGEST} # the portal's\n  ops\toperator  {'CD' * 32}\nm metrics {'0' * 64}", "keys"
         )
         self.assertEqual(
             keys,
@@ -35,7 +34,7 @@ class Parsing(SynchronousTestCase):
 
     def test_a_key_is_written_as_it_is_read(self) -> None:
         key = Key("portal", Role.ISSUER, DIGEST)
-        self.assertEqual(parse_keys([str(key)], "keys"), [key])
+        self.assertEqual(parse_keys(str(key), "keys"), [key])
 
     def test_a_fault_is_one_line_with_file_line_and_reason(self) -> None:
         self.assertEqual(

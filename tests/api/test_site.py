@@ -1,6 +1,8 @@
 """The API's HTTP: limits, deadlines, errors, the log."""
 
 import contextlib
+import socket
+import ssl
 from io import BytesIO
 from typing import Any
 
@@ -9,18 +11,23 @@ from hypothesis import strategies as st
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.threads import deferToThread
 from twisted.logger import LogLevel, capturedLogs, formatEvent
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.api.asking import ISSUER_KEY, METRICS_KEY, OPERATOR_KEY, ApiTestCase, Connection, raw
+from tests.certificates import make_identity
 from xvpd.api.auth import KeysFile, Role
 from xvpd.api.reply import Reply
 from xvpd.api.route import Answer, Call, Route
-from xvpd.api.site import BODY_LIMIT, REQUEST_SECONDS, ApiSite
+from xvpd.api.site import BODY_LIMIT, REQUEST_SECONDS, ApiChannel, ApiSite
 from xvpd.grants.grant import mint_id
+from xvpd.net.tls import ServerTls
 from xvpd.reason import Reason, Refusal
 
 reactor: Any = _reactor
@@ -378,19 +385,50 @@ class OverTheWire(TestCase):
         with open(self.keys_path, "w", encoding="utf-8") as file:
             file.write(f"portal issuer {'0' * 64}\n")
 
-    async def test_a_real_client_is_answered(self) -> None:
+    def listen(self, tls: bool = False) -> int:
+        """A port with an API that echoes."""
+
         async def echo(call: Call) -> Answer:
             return Reply(200, call.body, "application/json", (("X-Word", call.variables["word"]),))
 
-        auth = KeysFile(self.keys_path)
         route = Route("POST", "/echo/{word}", echo, open=True)
-        site = ApiSite(reactor, auth, [route], lambda length: b"\x07" * length)
-        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        site = ApiSite(reactor, KeysFile(self.keys_path), [route], lambda length: b"\x07" * length)
+        factory: IProtocolFactory = site
+        if tls:
+            factory = TLSMemoryBIOFactory(ServerTls(*make_identity().write(self.mktemp())), False, site)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        url = f"http://127.0.0.1:{port.getHost().port}/echo/hello".encode()
+        number = port.getHost().port
+        assert isinstance(number, int)
+        return number
+
+    async def test_a_real_client_is_answered(self) -> None:
+        url = f"http://127.0.0.1:{self.listen()}/echo/hello".encode()
         body = b'{"x":"' + b"y" * 60000 + b'"}'
         response = await Agent(reactor).request(b"POST", url, Headers({}), FileBodyProducer(BytesIO(body)))
         self.assertEqual(response.code, 200)
         self.assertEqual(response.headers.getRawHeaders("x-word"), ["hello"])
         self.assertEqual(response.headers.getRawHeaders("x-request-id"), [mint_id(lambda length: b"\x07" * length)])
         self.assertEqual(await readBody(response), body)
+
+    async def test_a_client_that_never_ends_tls_is_aborted(self) -> None:
+        self.patch(ApiChannel, "abortTimeout", 0.1)
+        answer, end = await deferToThread(_ask_and_stay, self.listen(tls=True), b"hello")
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK\r\n"), answer)
+        self.assertTrue(answer.endswith(b"\r\n\r\nhello"), answer)
+        self.assertEqual(end, b"")
+
+
+def _ask_and_stay(port: int, body: bytes) -> tuple[bytes, bytes]:
+    """The answer over TLS, and then what ends the TCP connection, on which close_notify is never answered."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 30)) as tls:
+        tls.sendall(raw("POST", "/echo/x", None, body, Connection="close"))
+        answer = b"".join(iter(lambda: tls.recv(65536), b""))
+        with socket.socket(fileno=tls.detach()) as tcp:
+            tcp.settimeout(30)
+            try:
+                return answer, tcp.recv(1)
+            except ConnectionResetError:
+                return answer, b""

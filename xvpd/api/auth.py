@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -106,26 +105,30 @@ def digest_of(key: str) -> str:
 
 def read_keys(path: str) -> list[Key]:
     """The keys that the file at ``path`` holds. Raises `KeysFileError`."""
+    return parse_keys(read_text(path), path)
+
+
+def read_text(path: str) -> str:
+    """What the file at ``path`` holds. Raises `KeysFileError`."""
     try:
-        text = Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8")
     except OSError as error:
         raise KeysFileError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise KeysFileError(f"{path}: is not text") from None
-    return parse_keys(text.splitlines(), path)
 
 
-def parse_keys(lines: Iterable[str], path: str) -> list[Key]:
-    """The keys in the ``lines`` of a keys file: ``NAME ROLE SHA256-HEX`` each, ``#`` begins a comment.
+def parse_keys(text: str, path: str) -> list[Key]:
+    """The keys in the ``text`` of a keys file: ``NAME ROLE SHA256-HEX`` a line, ``#`` begins a comment.
 
     Raises `KeysFileError` for the first line that is anything else, a name that comes twice, or a key that does.
     """
     keys: list[Key] = []
-    for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
+    for number, line in enumerate(text.splitlines(), 1):
+        words = words_of(line)
         if not words:
             continue
-        key = _parse(words)
+        key = key_of(words)
         if isinstance(key, Key):
             if any(key.name == other.name for other in keys):
                 key = f"there is a key named {key.name} above"
@@ -137,8 +140,13 @@ def parse_keys(lines: Iterable[str], path: str) -> list[Key]:
     return keys
 
 
-def _parse(words: list[str]) -> Key | str:
-    """A key from a line's words, or what is wrong with them."""
+def words_of(line: str) -> list[str]:
+    """The words of a line, without its comment."""
+    return line.partition("#")[0].split()
+
+
+def key_of(words: list[str]) -> Key | str:
+    """A key from the words of its line, or what is wrong with them."""
     name, role, digest, *rest = [*words, "", ""][: max(3, len(words))]
     if not _NAME.fullmatch(name):
         return "the name must be 1 to 64 letters, digits, dots, dashes and underscores"
