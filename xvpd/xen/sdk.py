@@ -1,0 +1,137 @@
+"""What the XenAPI SDK sends its calls over: a transport of ours for its `xmlrpc.client`.
+
+The SDK's own has no timeout, no way to bring a trust root or a pin, and no limit to what it reads.
+"""
+
+import http.client
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from typing import Any, Final
+from xmlrpc.client import ProtocolError, Transport
+
+from xvpd import __version__
+from xvpd.xen.trust import Trust
+
+REPLY_CAP: Final = 64 * 1024 * 1024
+"""Bytes of one reply. A record of a VM has some 10 KB."""
+_PIECE: Final = 65536
+
+
+class UnreachableError(Exception):
+    """No connection came about. The text says why."""
+
+
+class SdkTransport(Transport):
+    """One keep-alive connection to one host's API, verified before a byte of ours is sent.
+
+    Used by one thread at a time; `cut` alone may be called from any other. ``connect_seconds`` is for the TCP connection, per
+    address of the host's name, and for TLS; ``call_seconds`` is how long the host may be silent afterwards.
+    """
+
+    def __init__(self, address: str, port: int, trust: Trust, connect_seconds: float, call_seconds: float) -> None:
+        super().__init__()
+        self._address = address
+        self._port = port
+        self._trust = trust
+        self._connect_seconds = connect_seconds
+        self._call_seconds = call_seconds
+        self._http = _HttpConnection(self)
+        self._lock = threading.Lock()
+        self._handle: socket.socket | None = None
+        self._cut = False
+
+    def cut(self) -> None:
+        """End the call that is under way, and every later one: the thread that waits for the host reads an end of file."""
+        with self._lock:
+            self._cut = True
+            if self._handle is not None:
+                _shut_down(self._handle)
+
+    # What xmlrpc.client calls.
+
+    def request(self, host: Any, handler: str, request_body: Any, verbose: Any = False) -> Any:
+        """One call. Repeated once when a connection that was kept turns out to have been closed by the host, as it may be at
+        any time: every call that we make may be made twice."""
+        kept = self._http.sock is not None
+        try:
+            return self._exchange(handler, request_body)
+        except (ConnectionError, ssl.SSLEOFError):
+            if not kept or self._cut:
+                raise
+        return self._exchange(handler, request_body)
+
+    def close(self) -> None:
+        """Close the connection. The next call makes another."""
+        self._http.close()
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    # How.
+
+    def _exchange(self, handler: str, body: Any) -> Any:
+        try:
+            self._http.request("POST", handler, body, {"Content-Type": "text/xml", "User-Agent": f"xvpd/{__version__}"})
+            with self._http.getresponse() as response:
+                if response.status != http.client.OK:
+                    raise ProtocolError(self._address, response.status, "", {})
+                reply = self._parsed(response)
+        except BaseException:
+            self.close()
+            raise
+        if self._http.sock is None:  # the host asked for the end of the connection
+            self.close()
+        return reply
+
+    def _parsed(self, response: http.client.HTTPResponse) -> Any:
+        parser, unmarshaller = self.getparser()
+        received = 0
+        while piece := response.read(_PIECE):
+            received += len(piece)
+            if received > REPLY_CAP:
+                raise ValueError("the reply is too large")
+            parser.feed(piece)
+        parser.close()
+        return unmarshaller.close()
+
+    def _open(self) -> socket.socket:
+        try:
+            connected = socket.create_connection((self._address, self._port), self._connect_seconds)
+        except OSError as error:
+            raise UnreachableError(error.strerror or "no answer to the attempt to connect") from None
+        try:
+            self._watch(connected)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            secured = self._trust.secured(connected, self._address)
+        except BaseException:
+            connected.close()
+            raise
+        secured.settimeout(self._call_seconds)
+        return secured
+
+    def _watch(self, connected: socket.socket) -> None:
+        """Let `cut` reach the connection by a handle of its own, which no other thread closes under its hands."""
+        handle = connected.dup()
+        with self._lock:
+            stale, self._handle = self._handle, handle
+            if self._cut:
+                _shut_down(handle)
+        if stale is not None:
+            stale.close()
+
+
+class _HttpConnection(http.client.HTTPConnection):
+    def __init__(self, transport: SdkTransport) -> None:
+        super().__init__(transport._address, transport._port)
+        self._transport = transport
+
+    def connect(self) -> None:
+        self.sock = self._transport._open()
+
+
+def _shut_down(handle: socket.socket) -> None:
+    with suppress(OSError):  # the host was faster
+        handle.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,37 @@
+"""What the operator says about a pool, and how long each step may take."""
+
+from dataclasses import dataclass, field
+
+from xvpd.xen.trust import Trust
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """One pool. What is here was checked by whoever read the configuration."""
+
+    name: str
+    hosts: tuple[str, ...]
+    """Addresses of hosts that may be the coordinator, the likeliest first. xvpd logs in to no other."""
+    username: str
+    password: str = field(repr=False)
+    trust: Trust
+    port: int = 443
+    """Of every member, for the API and for consoles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds."""
+
+    connect: float = 5.0
+    """A TCP connection to a host, and TLS in the SDK's threads."""
+    call: float = 10.0
+    login: float = 15.0
+    """At one host; xapi waits 5 seconds before it says that a password is wrong."""
+    logout: float = 3.0
+    find: float = 20.0
+    """All that it takes to find a VM."""
+    dial: float = 15.0
+    """All that it takes to open a console; xapi itself gives a request 60 seconds."""
+    stop: float = 8.0
+    """For threads to come back when the pool is stopped."""
