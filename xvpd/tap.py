@@ -34,7 +34,8 @@ from xvpd.ops.record import log_record
 from xvpd.ops.sessions import Sessions
 from xvpd.relay.copy import CopyRelay
 from xvpd.sim.demo import Demo, Demonstration
-from xvpd.xen.pools import Pool, Pools
+from xvpd.xen.pool import Pool
+from xvpd.xen.pools import Pools
 from xvpd.xen.settings import PoolSettings
 from xvpd.xen.trust import Authority, Pins, Plain, Trust
 
