@@ -6,16 +6,21 @@ the other groups (a cache cannot list what it holds) says so by not taking that 
 Time passes by `StoreCase.advance`, so that an hour's promise is tested in no time, whatever the store's clock is.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from tests.grants.samples import RESUME, TTL, a_grant, a_session
+from tests.redis_server import RedisServer, age
 from xvpd.grants.grant import Grant
 from xvpd.grants.memory import MemoryStore, Shared
+from xvpd.grants.redis import RedisStore
+from xvpd.grants.redis_url import parse_redis_url
 from xvpd.grants.store import (
     RESUMABLE,
     TOMBSTONE_SECONDS,
@@ -659,3 +664,20 @@ class MemoryStoreTests(AllPromises, TestCase):
 
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+
+
+class RedisStoreTests(AllPromises, TestCase):
+    """The Redis store, on a real server, in whose keys time passes by making them older."""
+
+    async def nodes(self, count: int) -> list[ITokenStore]:
+        self.server = RedisServer(self)
+        await self.server.start()
+        settings = parse_redis_url(f"redis://127.0.0.1:{self.server.port}")
+        stores = [RedisStore(reactor, settings, f"node-{n}", os.urandom) for n in range(count)]
+        for store in stores:
+            await store.start()
+            self.addCleanup(store.stop)
+        return list(stores)
+
+    async def advance(self, seconds: float) -> None:
+        age(self.server, seconds)
