@@ -162,6 +162,19 @@ class PoolState:
         for session in list(self.xapi_sessions):
             self.log_out(session)
 
+    # What an administrator may set.
+
+    def set_policy(self, *, limit_console_sessions: bool, vm_console_idle_timeout: int = 0) -> None:
+        """One console at a time for each VM, or any number; seconds without input until a console is to end, 0 for never.
+
+        The idle time is for a client to read: no host here closes a console for it, as none does for a viewer of RFB 3.8.
+        """
+        self.database.modify(
+            self.pool,
+            limit_console_sessions=limit_console_sessions,
+            vm_console_idle_timeout=str(vm_console_idle_timeout),
+        )
+
     # What may be done to VMs.
 
     def check(self, vm: str, operation: str) -> None:

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 from twisted.internet.error import CannotListenError
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from xvpd.sim import jpeg
 from xvpd.sim.certificate import Certificate, self_signed
 from xvpd.sim.faults import Faults
 from xvpd.sim.host import Console, HostServer
@@ -90,7 +91,7 @@ class SimulatedPool:
         refusal_seconds: float = 0.0,
     ) -> None:
         self._reactor = reactor
-        self._plain = plain
+        self.plain = plain
         self.name = name
         self.password = password
         self.port = 0
@@ -224,7 +225,7 @@ class SimulatedPool:
 
     def _come_up(self, address: str, port: int) -> int:
         member = self._members[address]
-        factory = member.server if self._plain else TLSMemoryBIOFactory(member.tls, False, member.server)
+        factory = member.server if self.plain else TLSMemoryBIOFactory(member.tls, False, member.server)
         factory.noisy = False
         member.port = self._reactor.listenTCP(port, factory, backlog=128, interface=address)
         return int(member.port.getHost().port)
@@ -244,7 +245,11 @@ class SimulatedPool:
         return console
 
     def _picture_of(self, vm: str) -> bytes | None:
-        return None
+        console = self._consoles.get(vm)
+        if not isinstance(console, Screen):
+            return None
+        canvas = console.canvas
+        return jpeg.encode(canvas.width, canvas.height, canvas.palette, canvas.pixels(0, 0, canvas.width, canvas.height))
 
     def _domain_ended(self, vm: str, lives_on: bool) -> None:
         console = self._consoles.get(vm)

@@ -95,6 +95,10 @@ class Screen:
             self._caption = text
             self._draw()
 
+    def greet_with(self, messages: bytes) -> None:
+        """Send RFB messages to every viewer to come, right behind ServerInit."""
+        self._server.greeting = messages
+
     def hang_up(self) -> None:
         """The VNC server ends, and with it every viewer's connection."""
         self._server.hang_up()

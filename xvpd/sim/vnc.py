@@ -54,6 +54,8 @@ class VncServer(Factory):
         self.key: Callable[[int], None] = _ignore
         self.pointer: Callable[[int, int, int], None] = _ignore
         self.watched: Callable[[int], None] = _ignore
+        self.greeting = b""
+        """Messages that every viewer gets right behind ServerInit, before it has said anything more."""
         self.viewers: list[VncViewer] = []
         canvas.damaged.append(self._damaged)
 
@@ -85,6 +87,12 @@ class VncServer(Factory):
     def _damaged(self, x: int, y: int, width: int, height: int) -> None:
         for viewer in self.viewers:
             viewer.damaged(x, y, width, height)
+
+
+def server_cut_text(text: str) -> bytes:
+    """ServerCutText: what has been copied in the guest. XenServer's QEMU sends it to every viewer, at any time."""
+    data = text.encode("latin-1")
+    return struct.pack(">BxxxI", 3, len(data)) + data
 
 
 @implementer(IPushProducer)
@@ -162,7 +170,7 @@ class VncViewer(Closing):
             self._server.take_over(self)
         name = self._server.name.encode("utf-8")
         size = struct.pack(">HH", canvas.width, canvas.height)
-        self.transport.write(size + PixelFormat().pack() + struct.pack(">I", len(name)) + name)
+        self.transport.write(size + PixelFormat().pack() + struct.pack(">I", len(name)) + name + self._server.greeting)
         while (yield from self._message()):
             pass
 
