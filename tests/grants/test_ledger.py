@@ -60,13 +60,6 @@ class ForgettingTests(SynchronousTestCase):
             self.ledger.release(now, f"s{n}")
         self.assertLess(self.ledger.size(), 1_000)
 
-    def test_a_session_that_moved_to_another_host_counts_there_alone(self) -> None:
-        grant = a_grant()
-        for host in ("host-1", "host-2"):
-            self.assertIsNone(self.ledger.lease(NOW, a_session("s1", grant, host=host), Caps()))
-        self.assertIsNone(self.ledger.lease(NOW, a_session("s2", grant, host="host-1"), Caps(per_host=1)))
-        self.assertIsNotNone(self.ledger.lease(NOW, a_session("s3", grant, host="host-2"), Caps(per_host=1)))
-
     def test_a_clock_that_is_set_back_brings_no_revoked_token_back(self) -> None:
         grant = a_grant()
         self.ledger.issue(NOW, grant)

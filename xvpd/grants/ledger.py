@@ -98,7 +98,7 @@ class Ledger:
         ended = 0
         for digest in self._digests.get((selector.kind, selector.value), ()):
             record = self._records[digest]
-            if selector.matches_grant(record.grant) and (record.open or record.is_redeemable(now)):
+            if selector.matches_grant(record.grant) and record.is_alive(now):
                 record.revoked = True
                 self._keep(record, now + TOMBSTONE_SECONDS)
                 ended += 1
@@ -126,8 +126,6 @@ class Ledger:
     def renew(self, now: float, session: Session, activity: Activity) -> None:
         """Count a session, or go on counting it."""
         self._forget(now)
-        if session.id in self._leases:
-            self._drop_lease(session.id)
         self._leases[session.id] = (session, activity)
         for place in _places(session):
             self._places[place].add(session.id)
@@ -208,6 +206,10 @@ class _Record:
 
     def soonest_right(self, now: float) -> float | None:
         return min((right for right in self.rights if right > now), default=None)
+
+    def is_alive(self, now: float) -> bool:
+        """Whether there is anything to revoke."""
+        return not self.revoked and (bool(self.open) or self.is_redeemable(now))
 
     def is_redeemable(self, now: float) -> bool:
         if self.revoked:
