@@ -17,6 +17,7 @@ from xvpd.xen.trust import Trust
 REPLY_CAP: Final = 64 * 1024 * 1024
 """Bytes of one reply. A record of a VM has some 10 KB."""
 _PIECE: Final = 65536
+_CUT: Final = "cut off by xvpd"
 
 
 class UnreachableError(Exception):
@@ -40,27 +41,36 @@ class SdkTransport(Transport):
         self._http = _HttpConnection(self)
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
+        self._in_use = False
         self._cut = False
 
     def cut(self) -> None:
-        """End the call that is under way, and every later one: the thread that waits for the host reads an end of file."""
+        """End the call that is under way, and refuse every later one: the thread that waits for the host reads an end of file.
+        Nothing of the connection is left when that call has ended."""
         with self._lock:
             self._cut = True
-            if self._handle is not None:
+            in_use = self._in_use
+            if in_use and self._handle is not None:
                 _shut_down(self._handle)
+        if not in_use:
+            self.close()
 
     # What xmlrpc.client calls.
 
     def request(self, host: Any, handler: str, request_body: Any, verbose: Any = False) -> Any:
-        """One call. Repeated once when a connection that was kept turns out to have been closed by the host, as it may be at
-        any time: every call that we make may be made twice."""
-        kept = self._http.sock is not None
+        """One call."""
+        with self._lock:
+            if self._cut:
+                raise ConnectionAbortedError(_CUT)
+            self._in_use = True
         try:
-            return self._exchange(handler, request_body)
-        except (ConnectionError, ssl.SSLEOFError):
-            if not kept or self._cut:
-                raise
-        return self._exchange(handler, request_body)
+            return self._persevering(handler, request_body)
+        finally:
+            with self._lock:
+                self._in_use = False
+                cut = self._cut
+            if cut:
+                self.close()
 
     def close(self) -> None:
         """Close the connection. The next call makes another."""
@@ -71,6 +81,17 @@ class SdkTransport(Transport):
             handle.close()
 
     # How.
+
+    def _persevering(self, handler: str, body: Any) -> Any:
+        """One exchange; another when a connection that was kept turns out to have been closed by the host, as it may be at any
+        time: every call that we make may be made twice."""
+        kept = self._http.sock is not None
+        try:
+            return self._exchange(handler, body)
+        except (ConnectionError, ssl.SSLEOFError):
+            if not kept or self._cut:
+                raise
+        return self._exchange(handler, body)
 
     def _exchange(self, handler: str, body: Any) -> Any:
         try:

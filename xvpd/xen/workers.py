@@ -4,7 +4,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, TimeoutError, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -55,6 +55,8 @@ class Workers:
     def stop(self, seconds: float) -> Deferred[None]:
         """Interrupt what has begun, take nothing more, and let the threads go. One that does not end within ``seconds`` is
         left behind, and does not keep the process from ending."""
+        if self._stopped:
+            return succeed(None)
         self._stopped = True
         return Deferred.fromCoroutine(self._stop(seconds))
 

@@ -137,6 +137,8 @@ class Xapi:
         except ApiError as error:
             if error.code:
                 self._keep(line)
+            else:
+                line.transport.close()
             raise
         self._keep(line)
         return answer
