@@ -75,8 +75,7 @@ class Coordinator:
             return succeed(self._current)
         if self._failed is not None and self._reactor.seconds() < self._not_before:
             return fail(_copy(self._failed))
-        waiting: Deferred[LoggedIn] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
+        waiting = self._wait()
         if not self._attempting:
             self._attempting = True
             Deferred.fromCoroutine(self._found()).addCallbacks(self._succeeded, self._gave_up)
@@ -154,8 +153,8 @@ class Coordinator:
         self._failed = None
         self._pause = FIRST_PAUSE
         self._attempting = False
-        while self._waiting:
-            self._waiting.pop(0).callback(logged_in)
+        for each in self._take_waiting():
+            each.callback(logged_in)
 
     def _gave_up(self, failure: Failure) -> None:
         error = failure.value
@@ -168,8 +167,19 @@ class Coordinator:
         self._not_before = self._reactor.seconds() + self._pause * (0.5 + self._chance() / 2)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._attempting = False
-        while self._waiting:
-            self._waiting.pop(0).errback(_copy(error))
+        for each in self._take_waiting():
+            each.errback(_copy(error))
+
+    def _wait(self) -> Deferred[LoggedIn]:
+        """The outcome of the attempt that is under way, or about to be."""
+        waiting: Deferred[LoggedIn] = Deferred()
+        self._waiting.append(waiting)
+        return waiting
+
+    def _take_waiting(self) -> list[Deferred[LoggedIn]]:
+        """Whoever waits for the attempt that is over; they may ask for another at once."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
 
     async def _end_lost_sessions(self, api: Xapi) -> None:
         while self._lost:
@@ -184,10 +194,8 @@ class Coordinator:
     async def _stop(self) -> None:
         if self._attempting:
             # An answer that nobody waits for would leave an xapi session behind.
-            attempt: Deferred[LoggedIn] = Deferred(self._waiting.remove)
-            self._waiting.append(attempt)
             with suppress(ApiError, TimeoutError):
-                await attempt.addTimeout(self._deadlines.logout, self._reactor)
+                await self._wait().addTimeout(self._deadlines.logout, self._reactor)
         current, self._current = self._current, None
         self._workers.interrupt()
         if current is not None:
