@@ -19,11 +19,13 @@ class Closing(Protocol):
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock
+        self.lost = False
+        """Whether the connection is gone."""
         self._abort: IDelayedCall | None = None
 
     def close(self) -> None:
         """Send what was written, then end the connection."""
-        if self._abort is None and self.transport is not None:
+        if self._abort is None and self.transport is not None and not self.lost:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
             self._abort = self.clock.callLater(_PATIENCE, self.transport.abortConnection)
@@ -35,6 +37,7 @@ class Closing(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """No longer anything to wait for."""
+        self.lost = True
         if self._abort is not None and self._abort.active():
             self._abort.cancel()
 

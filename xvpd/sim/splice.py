@@ -63,7 +63,6 @@ class _Near(Closing):
         self._endpoint = endpoint
         self._all_near = near
         self._all_far = far
-        self._gone = False
         self._early = bytearray()
         self._far: _Far | None = None
         self._connecting: Deferred[Any] | None = None
@@ -77,7 +76,7 @@ class _Near(Closing):
         self._connecting.addCallbacks(self._reached, lambda _: self.close())
 
     def _reached(self, far: "_Far") -> None:
-        if self._gone or self.closing:
+        if self.lost or self.closing:
             far.transport.abortConnection()
             return
         self._far = far
@@ -96,7 +95,6 @@ class _Near(Closing):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The viewer is gone: so is the other end."""
         super().connectionLost(reason)
-        self._gone = True
         self._all_near.remove(self)
         if self._far is not None:
             self._far.transport.abortConnection()
