@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -45,6 +45,7 @@ class Pool:
         self._dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
         self._members: dict[str, str] = {}
         self._dialling: set[Deferred[Leg | Refusal]] = set()
+        self._stopped = False
 
     # What IHypervisor promises.
 
@@ -58,6 +59,7 @@ class Pool:
         return Deferred.fromCoroutine(self._try())
 
     def stop(self) -> Deferred[None]:
+        self._stopped = True
         for each in list(self._dialling):
             each.cancel()
         return self._coordinator.stop()
@@ -99,6 +101,10 @@ class Pool:
     async def _guarded(self, coroutine: Coroutine[Deferred[Any], Any, T | Refusal]) -> T | Refusal:
         try:
             return await coroutine
+        except CancelledError:
+            if not self._stopped:
+                raise
+            return Refusal(Reason.HYPERVISOR_UNREACHABLE, f"pool {self.name}: xvpd is stopping")
         except ApiError as error:
             return error.refusal
         except RecordError as error:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
@@ -51,6 +51,8 @@ class Dialler:
         factory = _LegFactory(self._reactor, self._trust, address)
         try:
             leg = await self._endpoint(address).connect(factory)
+        except ConnectingCancelledError:
+            raise CancelledError from None
         except ConnectError as error:
             return _not_dialled(Reason.HYPERVISOR_UNREACHABLE, f"{address}: {str(error).rstrip('.')}")
         except DNSLookupError:
