@@ -18,10 +18,11 @@ from twisted.python.usage import UsageError
 
 from xvpd import __version__, config
 from xvpd.api.auth import Caller, KeysFile, KeysFileError, Role
+from xvpd.api.consoles import ConsoleCalls
 from xvpd.api.health import Health
 from xvpd.api.issuer import Issuer, Order, Terms
+from xvpd.api.sessions import SessionCalls
 from xvpd.api.site import ApiSite
-from xvpd.api.v1 import V1
 from xvpd.config import Config, ConfigError, load
 from xvpd.console.door import Door, Limits
 from xvpd.daemon import Daemon
@@ -165,7 +166,8 @@ def compose(reactor: Any, settings: Config, demo: Demo | None) -> IService:
         locate_seconds=settings.api.issue_timeout,
     )
     health = Health(lambda: door.draining, {"store": store.ready}, metrics)
-    api = ApiSite(reactor, KeysFile(settings.api.keys_file), [*V1(issuer).routes(), *health.routes()], secrets.token_bytes)
+    routes = [*ConsoleCalls(issuer, store).routes(), *SessionCalls(store).routes(), *health.routes()]
+    api = ApiSite(reactor, KeysFile(settings.api.keys_file), routes, secrets.token_bytes)
 
     daemon = Daemon(
         reactor,

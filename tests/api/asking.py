@@ -14,11 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from xvpd.api.auth import KeysFile, digest_of
+from xvpd.api.consoles import ConsoleCalls
 from xvpd.api.health import Health
 from xvpd.api.issuer import Issuer, Terms
 from xvpd.api.route import Route
+from xvpd.api.sessions import SessionCalls
 from xvpd.api.site import ApiChannel, ApiSite
-from xvpd.api.v1 import V1
 from xvpd.grants.memory import MemoryStore
 from xvpd.net.leg import Leg
 from xvpd.ops.metrics import Metrics
@@ -26,11 +27,13 @@ from xvpd.reason import Reason, Refusal
 from xvpd.xen.hypervisor import IHypervisor, Location
 
 ISSUER_KEY = "issuer-key-canary"
+OTHER_KEY = "other-issuers-key-canary"
 OPERATOR_KEY = "operator-key-canary"
 METRICS_KEY = "metrics-key-canary"
 KEYS = f"""\
 # who may ask
 portal issuer {digest_of(ISSUER_KEY)}
+lab issuer {digest_of(OTHER_KEY)}
 ops operator {digest_of(OPERATOR_KEY)}
 prometheus metrics {digest_of(METRICS_KEY)}
 """
@@ -157,7 +160,8 @@ class ApiTestCase(SynchronousTestCase):
         )
         checks = {name: partial(self.faults.__getitem__, name) for name in self.faults}
         health = Health(lambda: self.draining, checks, self.metrics)
-        routes = [*health.routes(), *V1(self.issuer).routes(), *self.more_routes]
+        calls = [*ConsoleCalls(self.issuer, self.store).routes(), *SessionCalls(self.store).routes()]
+        routes = [*health.routes(), *calls, *self.more_routes]
         self.site = ApiSite(self.clock, KeysFile(self.keys_path), routes, self.random_bytes)
 
     def write_keys(self, text: str) -> None:

@@ -28,7 +28,7 @@ class Part(BaseModel):
 
 def call(body: bytes, content_type: str = "application/json") -> Call:
     """A call with this body."""
-    return Call("request", None, {}, content_type, body)
+    return Call("request", None, {}, "", content_type, body)
 
 
 class Bodies(SynchronousTestCase):

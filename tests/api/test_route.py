@@ -45,7 +45,12 @@ class TableTests(SynchronousTestCase):
             self.assertEqual(self.table.find("GET", path), Problem(Reason.NOT_FOUND, Reason.NOT_FOUND.sentence))
 
     def test_a_segment_that_is_not_text_is_not_there(self) -> None:
-        self.assertEqual(self.table.find("GET", "/v1/things/%ff"), Problem(Reason.NOT_FOUND, Reason.NOT_FOUND.sentence))
+        for segment in ("%ff", "%", "a%2", "%zz", "%2gb", "100%", "%%41", "%c3%28", "%ed%a0%80"):
+            found = self.table.find("GET", f"/v1/things/{segment}")
+            self.assertEqual(found, Problem(Reason.NOT_FOUND, Reason.NOT_FOUND.sentence), segment)
+
+    def test_a_segment_is_decoded_once(self) -> None:
+        self.assertEqual(self.found("GET", "/v1/things/%2541+b").variables, {"id": "%41+b"})
 
     def test_a_method_that_is_not_there_names_those_that_are(self) -> None:
         problem = self.table.find("DELETE", "/v1/things")

@@ -23,7 +23,7 @@ from twisted.web.http_headers import Headers
 from tests.api.asking import ISSUER_KEY, METRICS_KEY, OPERATOR_KEY, ApiTestCase, Connection, raw
 from tests.certificates import make_identity
 from xvpd.api.auth import KeysFile, Role
-from xvpd.api.reply import Reply
+from xvpd.api.reply import NO_CONTENT, Reply
 from xvpd.api.route import Answer, Call, Route
 from xvpd.api.site import BODY_LIMIT, REQUEST_SECONDS, ApiChannel, ApiSite
 from xvpd.grants.grant import mint_id
@@ -46,6 +46,7 @@ class Asking(ApiTestCase):
             Route("GET", "/crash", self.crash, anyone),
             Route("GET", "/wait", self.wait, anyone),
             Route("GET", "/odd", self.odd, anyone),
+            Route("GET", "/done", self.done, anyone),
             Route("GET", "/stubborn", self.stubborn, anyone),
         )
         super().setUp()
@@ -68,6 +69,9 @@ class Asking(ApiTestCase):
         with contextlib.suppress(CancelledError):
             await self.pending
         return Reply(200, b"done all the same", "text/plain")
+
+    async def done(self, call: Call) -> Answer:
+        return NO_CONTENT
 
     async def odd(self, call: Call) -> Answer:
         return Refusal(Reason.CLIENT_CLOSED)
@@ -99,6 +103,18 @@ class Answers(Asking):
         assert call.caller is not None
         self.assertEqual((call.caller.name, call.variables, call.content_type), ("portal", {"word": "a b"}, "x/y"))
         self.assertEqual(call.request_id, answer.headers["x-request-id"])
+
+    def test_an_answer_without_content_does_not_say_how_long_nothing_is(self) -> None:
+        answer = self.ask("GET", "/done", ISSUER_KEY)
+        self.assertEqual((answer.status, answer.body), (204, b""))
+        self.assertIn("x-request-id", answer.headers)
+        for header in ("content-length", "content-type", "transfer-encoding"):
+            self.assertNotIn(header, answer.headers)
+
+    def test_a_handler_sees_the_query_as_it_was_sent(self) -> None:
+        for path, query in (("/echo/x?a=%41+b&c?d", "a=%41+b&c?d"), ("/echo/x?", ""), ("/echo/x", "")):
+            self.ask("POST", path, ISSUER_KEY, b"")
+            self.assertEqual(self.calls.pop().query, query)
 
     def test_requests_one_after_the_other_on_one_connection(self) -> None:
         connection = Connection(self.site)
@@ -135,7 +151,7 @@ class WhoMay(Asking):
         self.assert_problem(self.ask("GET", "/nothing", ISSUER_KEY), 404, "not_found")
         answer = self.ask("DELETE", "/v1/consoles", ISSUER_KEY)
         self.assert_problem(answer, 405, "method_not_allowed")
-        self.assertEqual(answer.headers["allow"], "POST")
+        self.assertEqual(answer.headers["allow"], "POST, GET, HEAD")
         self.assertEqual(self.ask("POST", "/healthz", ISSUER_KEY).headers["allow"], "GET, HEAD")
 
     def test_a_key_is_shown_as_a_bearer_token_once(self) -> None:

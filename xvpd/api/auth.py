@@ -39,6 +39,11 @@ class Caller:
     name: str
     role: Role
 
+    @property
+    def domain(self) -> str | None:
+        """Whose grants and sessions the caller may see and end: this issuer's; an operator everyone's, which is None."""
+        return None if self.role is Role.OPERATOR else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Key:

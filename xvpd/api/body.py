@@ -1,6 +1,7 @@
 """The body of a request: JSON, read strictly, into a model."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,6 +31,11 @@ def read_body(call: Call, model: type[M]) -> M | Problem:
         return Problem(Reason.BAD_REQUEST, "The body is not JSON.")
     if not isinstance(value, dict):
         return Problem(Reason.BAD_REQUEST, "The body must be a JSON object.")
+    return as_model(model, value)
+
+
+def as_model(model: type[M], value: Mapping[str, Any]) -> M | Problem:
+    """What came from a caller as a ``model``, or what is wrong with it."""
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from xvpd.reason import Reason
 
@@ -16,6 +16,10 @@ class Reply:
     body: bytes
     media_type: str
     headers: tuple[tuple[str, str], ...] = ()
+
+
+NO_CONTENT: Final = Reply(204, b"", "")
+"""It is done, and there is nothing to say about it (RFC 9110 section 8.6: not even how long nothing is)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 from xvpd.api.auth import Caller, Role
 from xvpd.api.reply import Problem, Reply
 from xvpd.reason import Reason, Refusal
+
+_NO_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,16 @@ class Call:
     """None on an open route alone."""
     variables: Mapping[str, str]
     """What stood in the place of the path's ``{names}``."""
+    query: str
+    """As it was sent, without the question mark; see `xvpd.api.query`."""
     content_type: str
     body: bytes
+
+    @property
+    def who(self) -> Caller:
+        """The caller of a route that is not open."""
+        assert self.caller is not None, "an open route"
+        return self.caller
 
 
 Answer = Reply | Problem | Refusal
@@ -73,11 +83,30 @@ class Table:
             if method not in methods:
                 allowed += methods
                 continue
-            try:
-                return Match(route, {name: unquote(value, errors="strict") for name, value in match.groupdict().items()})
-            except UnicodeDecodeError:
-                return _problem(Reason.NOT_FOUND)
+            variables = _variables(match)
+            return Match(route, variables) if variables is not None else _problem(Reason.NOT_FOUND)
         return _problem(Reason.METHOD_NOT_ALLOWED, ("Allow", ", ".join(allowed))) if allowed else _problem(Reason.NOT_FOUND)
+
+
+def unescape(text: str) -> str | None:
+    """``text`` percent-decoded (RFC 3986 section 2.1); None if it has a percent sign that is no part of an escape, or is not
+    UTF-8."""
+    if _NO_ESCAPE.search(text):
+        return None
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return None
+
+
+def _variables(match: re.Match[str]) -> dict[str, str] | None:
+    variables: dict[str, str] = {}
+    for name, segment in match.groupdict().items():
+        value = unescape(segment)
+        if value is None:
+            return None
+        variables[name] = value
+    return variables
 
 
 def _pattern(path: str) -> re.Pattern[str]:

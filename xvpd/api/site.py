@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, HTTPFactory, Request, datetimeToString
 
 from xvpd.api.auth import Caller, IAuthClient
-from xvpd.api.reply import Problem, Reply, problem_reply
+from xvpd.api.reply import NO_CONTENT, Problem, Reply, problem_reply
 from xvpd.api.route import Answer, Call, Match, Route, Table
 from xvpd.grants.grant import mint_id
 from xvpd.reason import Reason, Refusal
@@ -72,9 +72,9 @@ class ApiRequest(Request):
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "X-Request-Id": self.request_id,
-            "Content-Type": reply.media_type,
-            "Content-Length": str(len(reply.body)),
         }
+        if reply is not NO_CONTENT:
+            headers |= {"Content-Type": reply.media_type, "Content-Length": str(len(reply.body))}
         for name, value in (*headers.items(), *reply.headers):
             self.responseHeaders.setRawHeaders(name, [value])
         self.setResponseCode(reply.status)
@@ -198,7 +198,8 @@ class ApiSite(HTTPFactory):
         if isinstance(found, Problem):
             return found
         content_type = request.getHeader("Content-Type") or ""
-        call = Call(request.request_id, request.caller, found.variables, content_type, request.content.read())
+        query = request.uri.partition(b"?")[2].decode("ascii")
+        call = Call(request.request_id, request.caller, found.variables, query, content_type, request.content.read())
         return await found.route.handler(call)
 
     async def _caller(self, request: ApiRequest) -> Caller | Refusal:
