@@ -33,7 +33,7 @@ class HostTls:
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET | SSL.OP_NO_RENEGOTIATION)
         context.set_tmp_ecdh(ec.SECP384R1())
         context.use_certificate(x509.load_pem_x509_certificate(certificate.certificate_pem))
-        key = load_pem_private_key(certificate.private_key_pem, None)
+        key = load_pem_private_key(certificate.private_key_pem, None, unsafe_skip_rsa_key_validation=True)  # it is our own
         context.use_privatekey(key)  # type: ignore[arg-type] # an RSA key, as the type of a PEM file cannot say
         self._context = context
 
