@@ -164,6 +164,7 @@ def compose(reactor: Any, settings: Config, demo: Demo | None) -> IService:
         base_url=settings.console.base_url,
         terms=Terms(settings.grants.ttl, settings.grants.uses, settings.grants.resume),
         locate_seconds=settings.api.issue_timeout,
+        draining=lambda: door.draining,
     )
     health = Health(lambda: door.draining, {"store": store.ready}, metrics)
     routes = [*ConsoleCalls(issuer, store).routes(), *SessionCalls(store).routes(), *health.routes()]

@@ -157,6 +157,7 @@ class ApiTestCase(SynchronousTestCase):
             base_url="https://console.example.org:6081",
             terms=self.terms,
             locate_seconds=30,
+            draining=lambda: self.draining,
         )
         checks = {name: partial(self.faults.__getitem__, name) for name in self.faults}
         health = Health(lambda: self.draining, checks, self.metrics)

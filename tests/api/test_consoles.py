@@ -113,6 +113,13 @@ class Issuing(Consoles):
             "ttl: must be a finite number",
         )
 
+    def test_while_draining_nothing_is_issued_but_what_was_can_be_seen_and_revoked(self) -> None:
+        console = self.console()
+        self.draining = True
+        self.assert_problem(self.post(), 503, "draining")
+        self.assertEqual(self.listed(), [console])
+        self.assertEqual(self.ask("DELETE", f"/v1/consoles/{console}", ISSUER_KEY).status, 204)
+
     def test_refusals_have_their_reasons_status_and_none_of_their_detail(self) -> None:
         for reason in (
             Reason.VM_NOT_FOUND,

@@ -67,6 +67,12 @@ class IssuerTests(ApiTestCase):
             self.assertEqual(self.issue(Order("x", "xvpvnc")), Refusal(reason, "why"))
         self.assertEqual(self.stored(), [])
 
+    def test_nothing_is_issued_while_draining(self) -> None:
+        self.draining = True
+        self.assertEqual(self.issue(Order("web-1", "xvpvnc")), Refusal(Reason.DRAINING))
+        self.assertEqual(self.stored(), [])
+        self.assertEqual(value_of(self.metrics, "xvpd_grants_issued_total", type="xvpvnc", result="draining"), 1)
+
     def test_a_console_that_is_not_located_in_time_is_refused(self) -> None:
         self.vms.silent.add("slow")
         issuing = self.issuer.issue(PORTAL, Order("slow", "xvpvnc"))

@@ -60,9 +60,10 @@ class Issuer:
         base_url: str,
         terms: Terms,
         locate_seconds: float,
+        draining: Callable[[], bool],
     ) -> None:
         """``base_url`` is scheme, host and port, which XVP's viewer wants to see written out. ``locate_seconds`` is how long a
-        VM's console may take to be found."""
+        VM's console may take to be found. Nothing is issued while ``draining`` says that nothing will be opened."""
         self.terms = terms
         self._clock = clock
         self._hypervisor = hypervisor
@@ -71,9 +72,10 @@ class Issuer:
         self._random_bytes = random_bytes
         self._base_url = base_url
         self._locate_seconds = locate_seconds
+        self._draining = draining
 
     def issue(self, caller: Caller, order: Order) -> Deferred[Issued | Refusal]:
-        """Carry out ``order`` for ``caller``. Refusals: those of `IHypervisor.find` and `ITokenStore.issue`."""
+        """Carry out ``order`` for ``caller``. Refusals: DRAINING, those of `IHypervisor.find` and of `ITokenStore.issue`."""
         return Deferred.fromCoroutine(self._issue(caller, order))
 
     async def _issue(self, caller: Caller, order: Order) -> Issued | Refusal:
@@ -83,6 +85,8 @@ class Issuer:
         return outcome
 
     async def _try(self, caller: Caller, order: Order) -> Issued | Refusal:
+        if self._draining():
+            return Refusal(Reason.DRAINING)
         location = await self._find(order.vm)
         if isinstance(location, Refusal):
             return location
