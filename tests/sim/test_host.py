@@ -1,13 +1,24 @@
 """What a host puts on the wire, held to xapi's replies byte for byte."""
 
 import base64
+import random
 import socket
 import ssl
+import xmlrpc.client
 from typing import ClassVar
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.sim.pools import OPEN, PoolCase, connect, console_request, opening, read_exactly, sdk
-from xvpd.sim.model import Account
+from xvpd.sim.faults import EVERYWHERE, ApiFault, Faults
+from xvpd.sim.host import HostConnection, HostServer
+from xvpd.sim.model import Account, PoolState
 from xvpd.sim.pool import SimulatedVm
+from xvpd.sim.xapi import Xapi
 
 _PAGE_HEADERS = "content-type: text/html\r\nconnection: close\r\ncache-control: no-cache, no-store\r\n"
 _INTERNAL = (
@@ -314,3 +325,143 @@ class Streams(PoolCase):
         self.assertEqual(await self.asked(pool, console_request(pool)), FAILURE)
 
         (await self.watching(pool, console_request(pool), "127.0.0.2")).close()
+
+
+class Transport(StringTransport):
+    """Knows of aborts, and of TCP_NODELAY."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """It makes no difference here."""
+
+    def unregisterProducer(self) -> None:
+        """Real transports do not mind when there is none."""
+
+
+class Deadlines(SynchronousTestCase):
+    """Time, and bytes that nobody would send, without a network."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.state = PoolState("pool", random.Random(1))
+        self.state.accounts["root"] = Account("secret")
+        host = self.state.add_host("host-1", "127.0.0.1")
+        self.faults = Faults()
+        self.server = HostServer(
+            self.state,
+            host,
+            Xapi(self.state, host, self.clock, self.faults, lambda _: b"PEM"),
+            self.faults,
+            self.clock,
+            console_of=lambda _: None,
+            picture_of=lambda _: None,
+        )
+
+    def connect(self) -> tuple[HostConnection, Transport]:
+        connection, transport = self.server.buildProtocol(None), Transport()
+        connection.makeConnection(transport)
+        return connection, transport
+
+    def test_a_client_that_says_nothing_for_ten_seconds(self) -> None:
+        _, transport = self.connect()
+        self.clock.advance(9.9)
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(0.2)
+        self.assertEqual(
+            transport.value(),
+            page(
+                "408 Request Timeout",
+                "<html><body><h1>HTTP 408 request timeout</h1>Timed out waiting for the request.</body></html>",
+            ),
+        )
+        self.assertTrue(transport.disconnecting)
+
+    def test_a_client_that_takes_a_minute_for_its_head(self) -> None:
+        connection, transport = self.connect()
+        for _ in range(11):
+            connection.dataReceived(b"x")
+            self.clock.advance(5)
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(5)
+        self.assertIn(b"408 Request Timeout", transport.value())
+
+    def test_between_two_requests_there_is_no_limit(self) -> None:
+        session = self.state.log_in("root", "secret", "")
+        connection, transport = self.connect()
+        body = xmlrpc.client.dumps((session,), "pool.get_all").encode()
+        call = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        connection.dataReceived(call)
+        self.clock.advance(3600)
+        transport.clear()
+        connection.dataReceived(call)
+        self.assertIn(self.state.pool.encode(), transport.value())
+        self.assertFalse(transport.disconnecting)
+
+    def test_a_client_that_does_not_take_the_end_is_aborted(self) -> None:
+        connection, transport = self.connect()
+        connection.dataReceived(b"nonsense\r\n\r\n")
+        self.assertTrue(transport.disconnecting)
+        self.clock.advance(5)
+        self.assertTrue(transport.aborted)
+        connection.connectionLost()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_a_waiting_client_sends_ahead_is_limited(self) -> None:
+        self.faults.order_api(EVERYWHERE, ApiFault(delay=60))
+        session = self.state.log_in("root", "secret", "")
+        body = xmlrpc.client.dumps((session,), "pool.get_all").encode()
+        connection, transport = self.connect()
+        connection.dataReceived(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        connection.dataReceived(b"x" * 70000)
+        self.assertEqual(transport.producerState, "paused")
+        self.clock.advance(60)
+        self.assertIn(b"431 Request Header Fields Too Large", transport.value())
+
+    def test_a_vm_whose_screen_cannot_be_pictured(self) -> None:
+        session = self.state.log_in("root", "secret", "")
+        dom0 = self.state.vm_named("Control domain on host: host-1")
+        connection, transport = self.connect()
+        connection.dataReceived(f"GET /vncsnapshot?ref={dom0}&session_id={session} HTTP/1.1\r\n\r\n".encode())
+        self.assertIn(b"500 Internal Error", transport.value())
+
+    def test_a_mistake_of_ours_is_answered_and_logged(self) -> None:
+        self.state.record("pool", self.state.pool)["uuid"] = object()  # what XML-RPC cannot carry
+        session = self.state.log_in("root", "secret", "")
+        body = xmlrpc.client.dumps((session,), "pool.get_all_records").encode()
+        connection, transport = self.connect()
+        connection.dataReceived(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        self.assertIn(b"500 Internal Error", transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.binary(max_size=60),
+                st.sampled_from(
+                    [
+                        b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n<a>",
+                        b"CONNECT /console?ref=a&uuid=b HTTP/1.1\r\n\r\n",
+                        b"GET /vncsnapshot HTTP/1.0\r\nCookie: session_id=x\r\n\r\n",
+                        b"Content-Length: 99999\r\n",
+                        b"\r\n\r\n",
+                    ]
+                ),
+            ),
+            max_size=8,
+        )
+    )
+    def test_whatever_is_sent_is_answered_or_waited_for(self, pieces: list[bytes]) -> None:
+        self.setUp()
+        connection, transport = self.connect()
+        for piece in pieces:
+            connection.dataReceived(piece)
+        self.clock.pump([1] * 70)
+        answer = transport.value()  # nothing, if the body of a call has not all come: for that, xapi waits for ever
+        self.assertTrue(not answer or answer.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")), answer)
+        connection.connectionLost()
+        self.assertEqual(self.clock.getDelayedCalls(), [])

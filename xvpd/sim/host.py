@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from xvpd.sim import http
@@ -110,6 +111,8 @@ class HostServer(Factory):
 
 class HostConnection(Closing):
     """One connection: requests one after the other, until one becomes a console."""
+
+    _log = Logger()
 
     def __init__(self, server: HostServer) -> None:
         super().__init__(server.clock)
@@ -248,11 +251,10 @@ class HostConnection(Closing):
         self.transport.resumeProducing()
         self._advance()
 
-    def _failed(self, why: Failure, request: Request) -> Failure | None:
-        if why.check(CancelledError):
-            return None
-        self._refuse(http.internal_error(request.reply_version, "Stdlib.Exit"))
-        return why
+    def _failed(self, why: Failure, request: Request) -> None:
+        if not why.check(CancelledError):
+            self._log.failure("a call could not be answered", why)
+            self._refuse(http.internal_error(request.reply_version, "Stdlib.Exit"))
 
     def _route(self, request: Request) -> None:
         """Longest prefix first, as xapi's tree of handlers."""

@@ -5,9 +5,10 @@ Every host has an address of its own (127.0.0.1, 127.0.0.2, …) and all share o
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -100,6 +101,8 @@ class SimulatedPool:
         self.state.accounts[self.username] = Account(password)
         self.state.domain_ended.append(self._domain_ended)
         self._consoles: dict[str, Console] = {}
+        self._unseen: dict[str, Callable[[], Console]] = {}
+        """What makes the console of a VM that nobody has looked at yet: a pool may have thousands."""
         self._members: dict[str, _Member] = {}
         for index in range(hosts):
             address = f"127.0.0.{index + 1}"
@@ -169,23 +172,26 @@ class SimulatedPool:
         """A VM more; returns its reference."""
         ref = self.state.add_vm(vm.name, hvm=vm.hvm, tags=vm.tags, other_config=vm.other_config)
         if vm.vnc:
-            self._consoles[ref] = RealVnc(vnc_endpoint(self._reactor, vm.vnc), self._reactor)
+            self._unseen[ref] = partial(RealVnc, vnc_endpoint(self._reactor, vm.vnc), self._reactor)
         else:
-            self._consoles[ref] = Screen(vm.name, QEMU if vm.hvm else VNCTERM, self._reactor)
+            self._unseen[ref] = partial(Screen, vm.name, QEMU if vm.hvm else VNCTERM, self._reactor)
         if vm.running:
             self.state.do(ref, "start", self.state.host_at(self.addresses[vm.host]))
         return ref
 
     def screen(self, name: str) -> Screen:
         """The screen of the VM with this name or uuid. KeyError when there is none, or another server shows it."""
-        console = self._consoles[self.state.vm_named(name)]
+        console = self._console(self.state.vm_named(name))
         if not isinstance(console, Screen):
             raise KeyError(name)
         return console
 
     def vnc_server_away(self, name: str) -> None:
         """From now on the VM has no VNC server: 404 to whoever wants its console."""
-        self._consoles.pop(self.state.vm_named(name)).hang_up()
+        vm = self.state.vm_named(name)
+        self._unseen.pop(vm, None)
+        if vm in self._consoles:
+            self._consoles.pop(vm).hang_up()
 
     # What may happen to a host.
 
@@ -236,8 +242,13 @@ class SimulatedPool:
         member.server.abort_all()
         return stopped.addCallback(lambda _: member.server.connections.empty())
 
+    def _console(self, vm: str) -> Console | None:
+        if vm in self._unseen:
+            self._consoles[vm] = self._unseen.pop(vm)()
+        return self._consoles.get(vm)
+
     def _console_of(self, vm: str) -> Console | None:
-        console = self._consoles.get(vm)
+        console = self._console(vm)
         if console is not None:
             record = self.state.record("VM", vm)
             host = self.state.database.get("host", record["resident_on"])
@@ -245,7 +256,7 @@ class SimulatedPool:
         return console
 
     def _picture_of(self, vm: str) -> bytes | None:
-        console = self._consoles.get(vm)
+        console = self._console_of(vm)
         if not isinstance(console, Screen):
             return None
         canvas = console.canvas

@@ -118,6 +118,8 @@ class VncViewer(Closing):
 
     def dataReceived(self, data: bytes) -> None:
         """Give the conversation each piece that it asked for."""
+        if self.closing:
+            return
         self._buffer += data
         while not self.closing and len(self._buffer) >= self._need:
             piece = bytes(self._buffer[: self._need])
