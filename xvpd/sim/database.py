@@ -45,6 +45,7 @@ class Database:
         self.generation = 0
         self._new_uuid = new_uuid
         self._rows: dict[str, _Row] = {}
+        self._tables: dict[str, dict[str, _Row]] = {}
         self._deleted: deque[tuple[str, str, int, int]] = deque(maxlen=_REMEMBERED)
         self._watchers: list[Callable[[], None]] = []
 
@@ -54,6 +55,7 @@ class Database:
         record.setdefault("uuid", self._new_uuid())
         self.generation += 1
         self._rows[ref] = _Row(table, record, self.generation, self.generation)
+        self._tables.setdefault(table, {})[ref] = self._rows[ref]
         self._tell()
         return ref
 
@@ -68,6 +70,7 @@ class Database:
     def destroy(self, ref: str) -> None:
         """Forget an object; `changes` remembers that it was there."""
         row = self._rows.pop(ref)
+        del self._tables[row.table][ref]
         self.generation += 1
         self._deleted.append((row.table, ref, row.created, self.generation))
         self._tell()
@@ -84,7 +87,7 @@ class Database:
 
     def rows(self, table: str) -> Iterator[tuple[str, Record]]:
         """Every object of a table, oldest first."""
-        return ((ref, row.record) for ref, row in list(self._rows.items()) if row.table == table)
+        return ((ref, row.record) for ref, row in list(self._tables.get(table, {}).items()))
 
     def find(self, table: str, field: str, value: object) -> list[str]:
         """References of the objects whose field has this value, oldest first."""
@@ -92,10 +95,7 @@ class Database:
 
     def counts(self) -> Mapping[str, int]:
         """How many objects each table has."""
-        counts: dict[str, int] = {}
-        for row in self._rows.values():
-            counts[row.table] = counts.get(row.table, 0) + 1
-        return counts
+        return {table: len(rows) for table, rows in self._tables.items()}
 
     def changes(self, since: int, wanted: Callable[[str, str], bool]) -> list[Change]:
         """What happened after the generation ``since`` to the objects that ``wanted(table, ref)``: first those that are new,
