@@ -23,6 +23,13 @@ RESULT_FAILED: Final = 1
 SERVER_INIT_LENGTH: Final = 24
 """ServerInit without the name behind it: U16 width, U16 height, 16 bytes of pixel format, U32 length of the name."""
 
+XVP: Final = -309
+"""xvp Pseudo-encoding: the client knows the power extension."""
+EXTENDED_MOUSE_BUTTONS: Final = -316
+"""ExtendedMouseButtons Pseudo-encoding: the client can send pointer events of seven bytes, if the server can take them."""
+EXTENDED_CLIPBOARD: Final = 0xC0A1E5CE - (1 << 32)
+"""Extended Clipboard Pseudo-encoding: the lengths of cut texts are signed then, and a negative one marks another format."""
+
 
 class Version(Enum):
     """The published protocol versions. The value is the ProtocolVersion message itself."""
