@@ -212,6 +212,7 @@ class HypervisorPromises(Base):
             each.cancel()
             await self.assertFailure(each, CancelledError)
         await self.until(lambda: self.connections(lab) == 0)
+        lab.faults.lift()
 
     async def test_a_dial_cancelled_before_it_is_connected_leaves_nothing(self) -> None:
         hypervisor, lab = await self.started()

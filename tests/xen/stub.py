@@ -1,4 +1,4 @@
-"""A host's API that answers whatever a test wants, byte by byte if need be: for what no real host does."""
+"""Hosts that answer whatever a test wants, byte by byte if need be: for what no real host does."""
 
 import xmlrpc.client
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
@@ -22,14 +22,11 @@ Answer = Callable[["StubConnection", str, tuple[Any, ...]], None]
 """Does with the connection what it likes, given a call's method and parameters."""
 
 
-class StubConnection(Protocol):
-    """One connection of a client's."""
+class RawConnection(Protocol):
+    """One connection of a client's, whose bytes are noted."""
 
-    factory: "StubHost"
+    factory: "RawHost"
     transport: Any
-
-    def __init__(self) -> None:
-        self._received = b""
 
     def connectionMade(self) -> None:
         self.factory.live.append(self)
@@ -38,6 +35,20 @@ class StubConnection(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         self.factory.live.remove(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.factory.received += data
+        if self.factory.received.endswith(b"\r\n\r\n"):
+            self.factory.asked(self)
+
+
+class StubConnection(RawConnection):
+    """One connection of the SDK's."""
+
+    factory: "StubHost"
+
+    def __init__(self) -> None:
+        self._received = b""
 
     def dataReceived(self, data: bytes) -> None:
         self.factory.received += data
@@ -67,6 +78,7 @@ class StubConnection(Protocol):
         self.http(body, headers)
 
     def http(self, body: bytes, headers: bytes = b"") -> None:
+        """A whole HTTP response with this body."""
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n" % (len(body), headers) + body)
 
 
@@ -79,17 +91,24 @@ class _Tls:
         return self.identity.accepting()
 
 
-class StubHost(Factory):
-    """Listens on a port of its own until the test is over."""
+class RawHost(Factory):
+    """Listens on a port of its own until the test is over. ``asked`` is called with the connection that has brought an empty
+    line."""
 
     noisy = False
+    protocol: Any = RawConnection
 
-    def __init__(self, test: TestCase, answer: Answer, identity: Identity | None = None, address: str = ADDRESS) -> None:
-        self.answer = answer
-        self.calls: list[str] = []
+    def __init__(
+        self,
+        test: TestCase,
+        asked: Callable[[RawConnection], None],
+        identity: Identity | None = None,
+        address: str = ADDRESS,
+    ) -> None:
+        self.asked = asked
         self.received = b""
         self.connections = 0
-        self.live: list[StubConnection] = []
+        self.live: list[RawConnection] = []
         self.greeting = b""
         self._tls = _Tls(identity) if identity is not None else None
         factory: Any = TLSMemoryBIOFactory(self._tls, False, self) if self._tls is not None else self
@@ -99,11 +118,6 @@ class StubHost(Factory):
         self._listening = listening
         test.addCleanup(self.stop)
         test.addCleanup(self.hang_up)
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        connection = StubConnection()
-        connection.factory = self
-        return connection
 
     def hang_up(self) -> None:
         """Abort every connection."""
@@ -118,3 +132,14 @@ class StubHost(Factory):
     def stop(self) -> Deferred[None]:
         """Listen no more."""
         return maybeDeferred(self._listening.stopListening)
+
+
+class StubHost(RawHost):
+    """A host's API."""
+
+    protocol = StubConnection
+
+    def __init__(self, test: TestCase, answer: Answer, identity: Identity | None = None, address: str = ADDRESS) -> None:
+        super().__init__(test, lambda connection: None, identity, address)
+        self.answer = answer
+        self.calls: list[str] = []

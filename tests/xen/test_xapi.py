@@ -139,7 +139,9 @@ class CallTests(XapiCase):
         calling = api.call(SESSION, "pool.get_all")
         await self.until(lambda: host.calls)
         api.close()
-        host.live[0].say(1)
+        (connection,) = host.live
+        assert isinstance(connection, StubConnection)
+        connection.say(1)
         self.assertEqual(await calling, 1)
         await self.left_alone(host)
 

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from xvpd.net.leg import Leg
 from xvpd.reason import Refusal
@@ -55,3 +55,9 @@ class IHypervisor(Interface):
 
     def stop() -> Deferred[None]:
         """Log out and let go of every connection and thread."""
+
+
+class IPool(IHypervisor):
+    """One pool by itself."""
+
+    name: str = Attribute("The pool's name in the configuration, which its locations have.")

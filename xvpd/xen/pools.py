@@ -9,8 +9,7 @@ from zope.interface import implementer
 
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
-from xvpd.xen.hypervisor import IHypervisor, Location
-from xvpd.xen.pool import Pool
+from xvpd.xen.hypervisor import IHypervisor, IPool, Location
 from xvpd.xen.syntax import is_uuid
 
 T = TypeVar("T")
@@ -23,7 +22,7 @@ _KNOWN: Final = (Reason.VM_AMBIGUOUS, Reason.VM_NOT_RUNNING, Reason.NO_CONSOLE)
 class Pools:
     """All pools of the configuration, at least one. A VM's uuid is looked for in each; a name must be unique over all."""
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
+    def __init__(self, pools: Sequence[IPool]) -> None:
         self._pools = {pool.name: pool for pool in pools}
 
     def start(self) -> Deferred[None]:
