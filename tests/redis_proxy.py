@@ -26,7 +26,7 @@ class RedisProxy(ProxyFactory):
         """How many connections there have been."""
         self._open: set[Any] = set()
         self._listening: Any = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[arg-type]
-        self.port: int = self._listening.getHost().port  # type: ignore[attr-defined,unused-ignore]
+        self.listens_at: int = self._listening.getHost().port  # type: ignore[attr-defined,unused-ignore]
         case.addCleanup(self._close)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

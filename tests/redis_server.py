@@ -5,7 +5,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ class RedisServer:
             if self._password:
                 _ask(wire, ("AUTH", self._password))
             return _ask(wire, command)
+
+    def asked(self, *command: str | bytes | int) -> bool:
+        """Whether the server could be asked."""
+        try:
+            self.ask(*command)
+        except (OSError, EOFError, RuntimeError):
+            return False
+        return True
+
+    @contextmanager
+    def held_connection(self) -> Iterator[None]:
+        """One client more, that says nothing."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection, connection.makefile("rwb") as wire:
+            _ask(wire, ("PING",))
+            yield
 
     def _answers(self) -> bool:
         try:

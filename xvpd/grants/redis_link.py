@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -40,6 +40,8 @@ class Link:
         self._dial = dial
         self._random_bytes = random_bytes
         self._purpose = purpose
+        self._using: Wire | None = None
+        """The connection until it is gone, which it may be some time after it was given up."""
         self._tried: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._stopping = False
@@ -48,8 +50,9 @@ class Link:
 
     def start(self) -> Deferred[None]:
         """Connect, and stay connected. Fires when the first attempt has succeeded or failed."""
-        tried: Deferred[None] = Deferred()
-        self._tried = tried
+        if self._stopping:
+            return succeed(None)
+        tried = self._tried = Deferred()
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._stopped)
         return tried
@@ -59,8 +62,8 @@ class Link:
         self._stopping = True
         if self._running is None:
             return
-        if self.wire is not None:
-            self.wire.abort()
+        if self._using is not None:
+            self._using.abort()
         else:
             self._running.cancel()
         await self._running
@@ -68,8 +71,8 @@ class Link:
     def drop(self, why: str) -> None:
         """Give the connection up for a new one."""
         if self.wire is not None:
-            self.why = why
-            self.wire.abort()
+            wire, self.wire, self.why = self.wire, None, why
+            wire.abort()
 
     async def call(self, *command: str | bytes | int) -> Any:
         """The answer to a command. Raises `AwayError`."""
@@ -133,13 +136,12 @@ class Link:
             delay = min(2 * delay, _LAST_DELAY)
 
     async def _use(self, wire: Wire) -> None:
-        self.wire, self.why, self._waits = wire, "", _Waits(self._wait)
+        self._using = self.wire = wire
+        self.why, self._waits = "", _Waits(self._wait)
         self._log.info("Redis: connected for {purpose}", purpose=self._purpose)
         self._tried_once()
-        if self._stopping:
-            wire.abort()
         why = await wire.gone
-        self.wire = None
+        self._using = self.wire = None
         self._lost(self.why or why, news=not self._stopping)
 
     def _lost(self, why: str, news: bool) -> None:

@@ -9,13 +9,14 @@ Channels are not bound to a database as keys are, so their names are.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from xvpd.grants.grant import mint_id
 from xvpd.grants.records import message, message_from, selector_from_json, selector_to_json
@@ -61,9 +62,9 @@ class Orders:
         self._commands = commands
         self._everyone = f"xvpd:{settings.database}:orders"
         self._subscription = Link(reactor, settings, self._subscribe, random_bytes, "revocations")
-        self._loops = [(LoopingCall(self._beat), BEAT_SECONDS)]
+        self._loops = [(LoopingCall(lambda: self._do(self._beat())), BEAT_SECONDS)]
         if settings.master:
-            self._loops.append((LoopingCall(self._ask_for_master), MASTER_SECONDS))
+            self._loops.append((LoopingCall(lambda: self._do(self._ask_for_master())), MASTER_SECONDS))
         for loop, _ in self._loops:
             loop.clock = reactor
         self._heard_at = reactor.seconds()
@@ -73,6 +74,8 @@ class Orders:
         self._reconciled = False
         self._reconciling = False
         self._ready: Deferred[None] = Deferred()
+        self._doing: set[Deferred[None]] = set()
+        self._stopping = False
         self._given: dict[str, _Order] = {}
         self._obeyed: deque[str] = deque(maxlen=1024)
         self._log = Logger()
@@ -80,6 +83,8 @@ class Orders:
     async def start(self) -> None:
         """Subscribe and begin to beat. Returns once a beat was heard, or cannot be."""
         await self._subscription.start()
+        if self._stopping:
+            return
         for loop, seconds in self._loops:
             loop.start(seconds, now=True).addErrback(self._broke)
         if self._commands.wire is not None and self._subscription.wire is not None:
@@ -90,10 +95,13 @@ class Orders:
 
     async def stop(self) -> None:
         """Be counted among the nodes no more, and let go."""
+        self._stopping = True
+        self.watchers.clear()
         for loop, _ in self._loops:
             if loop.running:
                 loop.stop()
-        self.watchers.clear()
+        for each in list(self._doing):
+            each.cancel()
         with suppress(AwayError):  # then the others will notice soon
             await self._commands.call("ZREM", "xvpd:nodes", self._node)
         await self._subscription.stop()
@@ -162,14 +170,14 @@ class Orders:
         match message_from(text):
             case {"beat": node} if node == self._node:
                 self._heard_at = self._reactor.seconds()
-                Deferred.fromCoroutine(self._reconcile()).addErrback(self._broke)
+                self._do(self._reconcile())
             case {"obeyed": str(name), "by": str(node)} if name in self._given:
                 self._given[name].obeyed_by(node)
             case {"order": str(name), "by": str(node), "selector": told}:
                 selector = selector_from_json(told)
                 if selector is not None:
                     self._obey(name, selector)
-                    Deferred.fromCoroutine(self._acknowledge(name, node)).addErrback(self._broke)
+                    self._do(self._acknowledge(name, node))
 
     def _obey(self, name: str, selector: Selector) -> None:
         if name not in self._obeyed:
@@ -234,7 +242,14 @@ class Orders:
                 if standing in reasons:
                     self.cut(Selector("session", session.id), reasons[standing])
 
-    def _broke(self, failure: Any) -> None:
+    def _do(self, work: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Do what nobody waits for, until `stop`."""
+        doing = Deferred.fromCoroutine(work)
+        self._doing.add(doing)
+        doing.addErrback(lambda failure: failure.trap(CancelledError) and None).addErrback(self._broke)
+        return doing.addBoth(lambda _: self._doing.discard(doing))
+
+    def _broke(self, failure: Failure) -> None:
         self._log.failure("Redis: xvpd failed", failure)
 
 

@@ -3,9 +3,7 @@
 The only module that knows txredisapi, whose protocols speak Redis's language here. Its connection pools are not used: one that
 is reset during AUTH, or told that there are too many clients, gives up for ever; commands wait without end while it is
 reconnecting; a subscription is not taken up again; and what Sentinel names is dialled without TLS. `redis_link` looks after
-connections instead.
-
-txredisapi imports the global reactor; only its timers for incoming data run on that one.
+connections instead. txredisapi imports the global reactor; nothing of what is used here runs on it.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,9 +13,9 @@ from typing import Any, Final
 import txredisapi
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionClosed, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, TLSVersion, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -125,11 +123,37 @@ async def ask_role(reactor: Any, settings: RedisSettings, wire: Wire) -> None:
 
 
 async def within(seconds: float, clock: Any, answer: Deferred[Any]) -> Any:
-    """``answer``, or `SilentError` when it takes longer."""
+    """``answer``, or `SilentError` when it takes longer. Whatever ``answer`` makes of being cancelled, this is cancelled: an
+    endpoint that is looking a name up calls that a failed look-up."""
+
+    late = given_up = False
+
+    def give_up(_: Deferred[Any]) -> None:
+        nonlocal given_up
+        given_up = True
+        answer.cancel()
+
+    def expire() -> None:
+        nonlocal late
+        late = True
+        outcome.cancel()
+
+    def settle(result: Any) -> None:
+        if not given_up:
+            outcome.callback(result)
+
+    outcome: Deferred[Any] = Deferred(give_up)
+    answer.addBoth(settle)
+    timer = clock.callLater(seconds, expire)
     try:
-        return await answer.addTimeout(seconds, clock)
-    except (TimeoutError, ConnectingCancelledError):
-        raise SilentError(f"no answer within {seconds:g} s") from None
+        return await outcome
+    except CancelledError:
+        if late:
+            raise SilentError(f"no answer within {seconds:g} s") from None
+        raise
+    finally:
+        if timer.active():
+            timer.cancel()
 
 
 async def _ask_sentinel(reactor: Any, settings: RedisSettings, sentinel: tuple[str, int]) -> tuple[str, int]:
@@ -188,12 +212,15 @@ class _Factory(Factory):
         self.gone: Deferred[str] = Deferred()
         self._protocol = protocol
         self._protocol.factory = self
+        self._taken = False
         self._complaint = ""
         self._decided: Deferred[None] = Deferred()
         protocol.whenConnected().addCallback(self._decide)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self._protocol
+        # A name's addresses are tried at the same time: the first to connect gets it.
+        taken, self._taken = self._taken, True
+        return None if taken else self._protocol
 
     async def _usable(self) -> None:
         await self._decided
@@ -216,8 +243,8 @@ class _Factory(Factory):
         """Whether to try again is not for txredisapi to say."""
 
     def connectionError(self, why: str) -> None:
-        """Authentication or the choice of the database failed."""
-        self._decide(why)
+        """Authentication or the choice of the database failed, or the connection was lost meanwhile."""
+        self._decide(self._protocol.why or why)
 
     def _decide(self, outcome: object) -> None:
         if not self._decided.called:
@@ -226,19 +253,30 @@ class _Factory(Factory):
 
 
 class _Guarded:
-    """What both of txredisapi's protocols lack: sense in the face of nonsense, and the reason why a connection was lost."""
+    """What both of txredisapi's protocols lack: sense in the face of nonsense, the reason why a connection was lost, and no
+    turn of the (global) reactor for every string that is received."""
 
     why = ""
 
-    def dataReceived(self: Any, data: bytes, unpause: bool = False) -> None:
+    def dataReceived(self: Any, data: bytes) -> None:
+        self.rest = data
         try:
-            super().dataReceived(data, unpause)  # type: ignore[misc] # of the protocol that this is mixed into
+            while self.rest:
+                some, self.rest = self.rest, b""
+                super().dataReceived(some)  # type: ignore[misc] # of the protocol that this is mixed into
         except Exception as error:  # whatever a parser may stumble over in what is not Redis's language
-            self.why = f"not a Redis server: {_line(error)}"
-            self.transport.abortConnection()
+            self.give_up(_line(error))
         if self.bulk_length > _LARGEST_ANSWER or len(self.replyQueue.pending) > _UNASKED:
-            self.why = "not a Redis server: it answers without end"
-            self.transport.abortConnection()
+            self.give_up("it answers without end")
+
+    def setLineMode(self: Any, extra: bytes = b"") -> None:
+        self.line_mode = 1
+        self.rest = extra
+
+    def give_up(self: Any, why: str) -> None:
+        self.why = f"not a Redis server: {why}"
+        self.rest = b""
+        self.transport.abortConnection()
 
     def connectionLost(self: Any, why: Failure) -> None:
         self.why = self.why or _explain(why)

@@ -180,8 +180,8 @@ class ITokenStore(Interface):
         """The live sessions of every node, oldest first; as little one moment's picture as `grants`."""
 
     def lease(session: Session, caps: Caps) -> Deferred[ILease | Refusal]:
-        """Count a session among the live ones. Its VM, host and, when it has one, its issuer's user count from here on; none of
-        them changes while the session lives.
+        """Count a session among the live ones. Its VM, host and, when it has one, its issuer's user count from here on; none
+        of them changes while the session lives.
 
         Refusals: TOO_MANY (a cap is reached; ``detail`` says which), TOKEN_REVOKED or KILLED (since the session redeemed),
         STORE_AWAY.
