@@ -17,10 +17,10 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.python.usage import UsageError
 
 from xvpd import __version__, config
-from xvpd.api.auth import Caller, KeysFile, KeysFileError, Role
+from xvpd.api.auth import KeysFile, KeysFileError
 from xvpd.api.consoles import ConsoleCalls
 from xvpd.api.health import Health
-from xvpd.api.issuer import Issuer, Order, Terms
+from xvpd.api.issuer import Issuer, Terms
 from xvpd.api.sessions import SessionCalls
 from xvpd.api.site import ApiSite
 from xvpd.config import Config, ConfigError, load
@@ -33,6 +33,7 @@ from xvpd.net.tls import ServerTls, TlsError
 from xvpd.ops.metrics import Metrics
 from xvpd.ops.record import log_record
 from xvpd.ops.sessions import Sessions
+from xvpd.ops.timed_store import TimedStore
 from xvpd.relay.copy import CopyRelay
 from xvpd.sim.demo import Demo, Demonstration
 from xvpd.xen.pool import Pool
@@ -124,19 +125,22 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     try:
-        return compose(reactor, options.configuration, options.demo)
+        daemon = compose(reactor, options.configuration)
     except (ConfigError, KeysFileError, TlsError) as error:
         raise SystemExit(f"xvpd: {error}") from None
+    reactor.callWhenRunning(daemon.take_signals)  # type: ignore[attr-defined]
+    return Demonstration(daemon, options.demo, options.configuration) if options.demo is not None else daemon
 
 
-def compose(reactor: Any, settings: Config, demo: Demo | None) -> IService:
+def compose(reactor: Any, settings: Config) -> Daemon:
     """Everything that ``settings`` asks for, connected but not started.
 
     Raises `ConfigError`, `KeysFileError` and `TlsError` for files that cannot be used.
     """
     metrics = Metrics()
-    store = MemoryStore(reactor)
-    hypervisor = Pools([Pool(reactor, _pool_settings(pool)) for pool in settings.pools])
+    store = TimedStore(reactor, MemoryStore(reactor), metrics.time_store)
+    pools = [Pool(reactor, _pool_settings(pool), timed=metrics.time_xapi_call) for pool in settings.pools]
+    hypervisor = Pools(pools)
     sessions = Sessions(reactor, store)
     relay = CopyRelay(reactor)
     metrics.relay_info.labels(relay=relay.name).set(1)
@@ -166,11 +170,13 @@ def compose(reactor: Any, settings: Config, demo: Demo | None) -> IService:
         locate_seconds=settings.api.issue_timeout,
         draining=lambda: door.draining,
     )
-    health = Health(lambda: door.draining, {"store": store.ready}, metrics)
+    health = Health(
+        draining=lambda: door.draining, store=store.ready, pools={pool.name: pool.ready for pool in pools}, metrics=metrics
+    )
     routes = [*ConsoleCalls(issuer, store).routes(), *SessionCalls(store).routes(), *health.routes()]
     api = ApiSite(reactor, KeysFile(settings.api.keys_file), routes, secrets.token_bytes)
 
-    daemon = Daemon(
+    return Daemon(
         reactor,
         console_listeners=[listening(reactor, each, door) for each in settings.console.listen],
         api_listeners=[listening(reactor, each, _api_factory(settings, api)) for each in settings.api.listen],
@@ -180,10 +186,6 @@ def compose(reactor: Any, settings: Config, demo: Demo | None) -> IService:
         hypervisor=hypervisor,
         drain_seconds=settings.console.drain_timeout,
     )
-    if demo is None:
-        return daemon
-    demo_caller = Caller("demo", Role.OPERATOR)
-    return Demonstration(daemon, demo, settings, lambda vm: issuer.issue(demo_caller, Order(vm, "xvpvnc")))
 
 
 def _api_factory(settings: Config, api: ApiSite) -> IProtocolFactory:

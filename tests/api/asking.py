@@ -145,7 +145,7 @@ class ApiTestCase(SynchronousTestCase):
         self.store = MemoryStore(self.clock)
         self.metrics = Metrics()
         self.draining = False
-        self.faults: dict[str, Refusal | None] = {"store": None, "pool lab": None}
+        self.faults: dict[str, Refusal | None] = {"store": None, "lab": None, "dmz": None}
         self.keys_path = self.mktemp()
         self.write_keys(KEYS)
         self.issuer = Issuer(
@@ -160,7 +160,7 @@ class ApiTestCase(SynchronousTestCase):
             draining=lambda: self.draining,
         )
         checks = {name: partial(self.faults.__getitem__, name) for name in self.faults}
-        health = Health(lambda: self.draining, checks, self.metrics)
+        health = Health(draining=lambda: self.draining, store=checks.pop("store"), pools=checks, metrics=self.metrics)
         calls = [*ConsoleCalls(self.issuer, self.store).routes(), *SessionCalls(self.store).routes()]
         routes = [*health.routes(), *calls, *self.more_routes]
         self.site = ApiSite(self.clock, KeysFile(self.keys_path), routes, self.random_bytes)

@@ -95,6 +95,12 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(value_of(self.metrics, "xvpd_session_seconds_count"), 0)
         self.assertIsNone(value_of(self.metrics, "xvpd_bytes_total", direction="to_client"))
 
+    def test_calls_and_operations_count_with_their_seconds(self) -> None:
+        self.metrics.time_xapi_call("VM.get_record", 0.25)
+        self.metrics.time_store("redeem", 0.5)
+        self.assertEqual(value_of(self.metrics, "xvpd_xapi_seconds_sum", call="VM.get_record"), 0.25)
+        self.assertEqual(value_of(self.metrics, "xvpd_store_seconds_sum", op="redeem"), 0.5)
+
     def test_no_person_vm_or_address_is_in_a_label(self) -> None:
         self.metrics.record(OPENED)
         self.assertNotIn(b"canary", self.metrics.exposition())

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from tests.sim.pools import certificates
 from tests.xen.lab import LabCase
-from xvpd.reason import Reason
+from xvpd.reason import Reason, Refusal
 from xvpd.sim.faults import EVERYWHERE, ApiFault
 from xvpd.sim.pool import SimulatedPool
 from xvpd.xen.coordinator import FIRST_PAUSE, LONGEST_PAUSE, Coordinator
@@ -140,6 +140,47 @@ class LoginTests(CoordinatorCase):
         pool.faults.order_api(pool.addresses[0], ApiFault(hang=True))
         logged_in = await self.coordinator(pool, Deadlines(login=0.2)).logged_in()
         self.assertEqual(logged_in.api.address, pool.addresses[1])
+
+
+class ReadyTests(CoordinatorCase):
+    async def test_is_ready_while_somebody_is_logged_in(self) -> None:
+        coordinator = self.coordinator(self.pool())
+        await coordinator.logged_in()
+        self.assertIsNone(coordinator.ready())
+
+    async def test_asking_has_a_login_tried(self) -> None:
+        pool = self.pool()
+        coordinator = self.coordinator(pool)
+        self.assert_refused(coordinator.ready(), Reason.HYPERVISOR_UNREACHABLE, "lab", "not tried yet")
+        await self.until(lambda: coordinator.ready() is None)
+        self.assertEqual(len(pool.state.xapi_sessions), 1)
+
+    async def test_says_why_nobody_could_log_in_and_has_it_tried_again_in_due_time(self) -> None:
+        pool = self.pool()
+        logins = self.logins(pool)
+        pool.faults.order_api(EVERYWHERE, ApiFault(LOGIN, failure=("INTERNAL_ERROR", "x"), times=1))
+        coordinator = self.coordinator(pool)
+        await self.failure(coordinator.logged_in(), Reason.HYPERVISOR_REFUSED)
+        for _ in range(3):
+            self.assert_refused(coordinator.ready(), Reason.HYPERVISOR_REFUSED, "INTERNAL_ERROR")
+        self.assertEqual(logins, [])
+        self.reactor.clock.advance(FIRST_PAUSE)
+        await self.until(lambda: coordinator.ready() is None)
+        self.assertEqual(len(logins), 1)
+
+    async def test_is_not_ready_once_the_xapi_session_is_gone(self) -> None:
+        coordinator = self.coordinator(self.pool())
+        coordinator.forget(await coordinator.logged_in())
+        self.assert_refused(coordinator.ready(), Reason.HYPERVISOR_UNREACHABLE)
+        await self.until(lambda: coordinator.ready() is None)
+
+    async def test_is_not_ready_once_stopped(self) -> None:
+        pool = self.pool()
+        coordinator = self.coordinator(pool)
+        await coordinator.logged_in()
+        await coordinator.stop()
+        self.assertIsInstance(coordinator.ready(), Refusal)
+        self.assertEqual(pool.state.xapi_sessions, {})
 
 
 class CallTests(CoordinatorCase):

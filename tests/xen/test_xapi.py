@@ -151,6 +151,28 @@ class CallTests(XapiCase):
         self.assertIn(b"\r\nHost: [::1]:%d\r\n" % host.port, host.received)
 
 
+class TimingTests(XapiCase):
+    async def test_every_call_is_told_of_by_its_method_whatever_comes_of_it(self) -> None:
+        told: list[tuple[str, float]] = []
+
+        def answer(connection: StubConnection, method: str, parameters: tuple[Any, ...]) -> None:
+            if method == "pool.get_all":
+                connection.say(1)
+            elif method == "VM.get_record":
+                connection.refuse("HANDLE_INVALID")
+
+        host = StubHost(self, answer)
+        settings = PoolSettings("lab", (ADDRESS,), "xvpd", PASSWORD, Plain(), host.port)
+        deadlines = Deadlines(call=0.05)
+        api = Xapi(reactor, self.workers, ADDRESS, settings, deadlines, timed=lambda *call: told.append(call))
+        self.addCleanup(api.close)
+        await api.call(SESSION, "pool.get_all")
+        await self.failure(api.call(SESSION, "VM.get_record", VM), Reason.HYPERVISOR_REFUSED)
+        await self.failure(api.call(SESSION, "host.get_record", VM), Reason.HYPERVISOR_SLOW)
+        self.assertEqual([method for method, _ in told], ["pool.get_all", "VM.get_record", "host.get_record"])
+        self.assertTrue(all(0 <= seconds < 30 for _, seconds in told))
+
+
 class FailureTests(XapiCase):
     async def test_a_refusal_of_xapi_keeps_its_code_and_nothing_else(self) -> None:
         api, host = self.answered(refuses("HANDLE_INVALID", "VM", SESSION_REF))

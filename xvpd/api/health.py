@@ -15,10 +15,11 @@ Check = Callable[[], Refusal | None]
 class Health:
     """The calls that are asked by probes and by Prometheus."""
 
-    def __init__(self, draining: Callable[[], bool], checks: Mapping[str, Check], metrics: Metrics) -> None:
-        """``checks`` are the parts that must work for console URLs to be issued and opened, by name."""
+    def __init__(self, *, draining: Callable[[], bool], store: Check, pools: Mapping[str, Check], metrics: Metrics) -> None:
+        """``pools`` by their names in the configuration."""
         self._draining = draining
-        self._checks = checks
+        self._store = store
+        self._pools = pools
         self._metrics = metrics
 
     def routes(self) -> list[Route]:
@@ -36,15 +37,19 @@ class Health:
         return Reply(200, b"ok\n", "text/plain; charset=utf-8")
 
     async def _readyz(self, _: Call) -> Answer:
-        refusals = {name: check() for name, check in self._checks.items()}
-        if self._draining():
-            refusals["xvpd"] = Refusal(Reason.DRAINING)
+        """Ready is whoever can open a console: one pool is enough, or the pool that fails would take all nodes with it."""
+        pools = {f"pool {name}": check() for name, check in self._pools.items()}
+        parts = {"store": self._store(), **pools, "xvpd": Refusal(Reason.DRAINING) if self._draining() else None}
         faults = [
             {"part": name, "reason": refusal.reason.word, "detail": refusal.reason.sentence}
-            for name, refusal in refusals.items()
+            for name, refusal in parts.items()
             if refusal is not None
         ]
-        return json_reply(503 if faults else 200, {"ready": not faults, "not_ready": faults})
+        ready = parts["store"] is None and parts["xvpd"] is None and None in pools.values()
+        return json_reply(200 if ready else 503, {"ready": ready, "not_ready": faults})
 
     async def _metrics_now(self, _: Call) -> Answer:
+        self._metrics.store_up.set(self._store() is None)
+        for name, check in self._pools.items():
+            self._metrics.pool_up.labels(pool=name).set(check() is None)
         return Reply(200, self._metrics.exposition(), CONTENT_TYPE)

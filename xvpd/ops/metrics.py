@@ -58,6 +58,14 @@ class Metrics:
             self.bytes_total.labels(direction="to_client").inc(record.bytes_to_client)
             self.bytes_total.labels(direction="to_hypervisor").inc(record.bytes_to_hypervisor)
 
+    def time_xapi_call(self, call: str, seconds: float) -> None:
+        """Count a call to a pool's API; ``call`` is its method's name."""
+        self.xapi_seconds.labels(call=call).observe(seconds)
+
+    def time_store(self, op: str, seconds: float) -> None:
+        """Count an operation of the store's."""
+        self.store_seconds.labels(op=op).observe(seconds)
+
     def exposition(self) -> bytes:
         """Everything, as ``GET /metrics`` answers it; its media type is `CONTENT_TYPE`."""
         return generate_latest(self._registry)

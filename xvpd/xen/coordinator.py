@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from xvpd.reason import Reason
-from xvpd.xen.settings import Deadlines, PoolSettings
+from xvpd.reason import Reason, Refusal
+from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import canonical
 from xvpd.xen.workers import Workers
 from xvpd.xen.xapi import SESSION_INVALID, ApiError, Xapi, XapiSession
@@ -46,11 +46,13 @@ class Coordinator:
         settings: PoolSettings,
         deadlines: Deadlines,
         chance: Callable[[], float] = random.random,
+        timed: Timed = untimed,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._deadlines = deadlines
         self._chance = chance
+        self._timed = timed
         self._workers = Workers(reactor, f"xapi-{settings.name}")
         self._current: LoggedIn | None = None
         self._last_host = settings.hosts[0]
@@ -80,6 +82,14 @@ class Coordinator:
             self._attempting = True
             Deferred.fromCoroutine(self._found()).addCallbacks(self._succeeded, self._gave_up)
         return waiting
+
+    def ready(self) -> Refusal | None:
+        """Why nobody is logged in; None if somebody is, as far as is known. Asking has it tried again when that may be."""
+        if self._current is not None:
+            return None
+        if not self._attempting:
+            self.logged_in().addErrback(lambda failure: failure.trap(ApiError) and None)
+        return (self._failed or self._error(Reason.HYPERVISOR_UNREACHABLE, "not tried yet")).refusal
 
     def call(self, method: str, *parameters: Any) -> Deferred[Any]:
         """The value of a call that may be made twice: it is repeated once, at whichever host is the coordinator by then, when
@@ -130,7 +140,7 @@ class Coordinator:
         errors: list[ApiError] = []
         while hosts and not (self._stopped and errors):
             host = hosts.pop(0)
-            api = Xapi(self._reactor, self._workers, host, self._settings, self._deadlines)
+            api = Xapi(self._reactor, self._workers, host, self._settings, self._deadlines, timed=self._timed)
             try:
                 session = await api.log_in(self._settings.username, self._settings.password)
             except ApiError as error:

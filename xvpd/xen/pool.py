@@ -12,9 +12,9 @@ from zope.interface import implementer
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.coordinator import Coordinator
-from xvpd.xen.hypervisor import IHypervisor, Location
+from xvpd.xen.hypervisor import IPool, Location
 from xvpd.xen.records import RecordError, Vm, console_protocol, host_record, reference, references, vm_record
-from xvpd.xen.settings import Deadlines, PoolSettings
+from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import NULL_REF, is_uuid
 from xvpd.xen.trust import Plain
 from xvpd.xen.tunnel import Dialler, NotDialled
@@ -30,24 +30,27 @@ _CANDIDATES: Final = 10
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@implementer(IHypervisor)
+@implementer(IPool)
 class Pool:
-    """One pool of XenServer or XCP-ng hosts, as `IHypervisor`."""
+    """One pool of XenServer or XCP-ng hosts."""
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, settings: PoolSettings, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self, reactor: Any, settings: PoolSettings, deadlines: Deadlines | None = None, timed: Timed = untimed
+    ) -> None:
+        """``timed`` is told of every call to the pool's API."""
         self.name = settings.name
         self._reactor = reactor
         self._settings = settings
         self._deadlines = deadlines or Deadlines()
-        self._coordinator = Coordinator(reactor, settings, self._deadlines)
+        self._coordinator = Coordinator(reactor, settings, self._deadlines, timed=timed)
         self._dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
         self._members: dict[str, str] = {}
         self._dialling: set[Deferred[Leg | Refusal]] = set()
         self._stopped = False
 
-    # What IHypervisor promises.
+    # What IPool promises.
 
     def start(self) -> Deferred[None]:
         if isinstance(self._settings.trust, Plain):
@@ -81,6 +84,12 @@ class Pool:
         dialling = self._within(seconds, late, self._dial(location))
         self._dialling.add(dialling)
         return dialling.addBoth(self._dialled, dialling)
+
+    # What else there is to know.
+
+    def ready(self) -> Refusal | None:
+        """Whether xvpd is logged in at the coordinator, as far as is known; why not, otherwise."""
+        return self._coordinator.ready()
 
     # How.
 

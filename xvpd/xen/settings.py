@@ -1,5 +1,6 @@
 """What the operator says about a pool, and how long each step may take."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xvpd.xen.trust import Trust
@@ -35,3 +36,11 @@ class Deadlines:
     """All that it takes to open a console; xapi itself gives a request 60 seconds."""
     stop: float = 8.0
     """For threads to come back when the pool is stopped."""
+
+
+Timed = Callable[[str, float], None]
+"""Told of every call, whatever came of it: the method's name, and the seconds that it took."""
+
+
+def untimed(_: str, __: float) -> None:
+    """A `Timed` that nobody listens to."""

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.sdk import SdkTransport, UnreachableError
-from xvpd.xen.settings import Deadlines, PoolSettings
+from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import bracketed, is_address, is_ref
 from xvpd.xen.trust import UntrustedError
 from xvpd.xen.workers import StoppedError, Workers
@@ -69,12 +69,22 @@ class _Line:
 class Xapi:
     """The API at ``address``. Its Deferreds fail with `ApiError`, and each may be cancelled."""
 
-    def __init__(self, reactor: Any, workers: Workers, address: str, settings: PoolSettings, deadlines: Deadlines) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        workers: Workers,
+        address: str,
+        settings: PoolSettings,
+        deadlines: Deadlines,
+        *,
+        timed: Timed = untimed,
+    ) -> None:
         self.address = address
         self._reactor = reactor
         self._workers = workers
         self._settings = settings
         self._deadlines = deadlines
+        self._timed = timed
         self._kept: list[_Line] = []
         self._closed = False
 
@@ -126,7 +136,12 @@ class Xapi:
         def late(_: object, __: float) -> T:
             raise ApiError(Reason.HYPERVISOR_SLOW, f"{self.address}: {method} took longer than {seconds:g} seconds")
 
-        return Deferred.fromCoroutine(self._answer(method, work)).addTimeout(seconds, self._reactor, late)
+        def over(answer: T) -> T:
+            self._timed(method, self._reactor.seconds() - began)
+            return answer
+
+        began = self._reactor.seconds()
+        return Deferred.fromCoroutine(self._answer(method, work)).addTimeout(seconds, self._reactor, late).addBoth(over)
 
     async def _answer(self, method: str, work: Callable[[Any], T]) -> T:
         line = self._line()
