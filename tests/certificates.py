@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority, and what it signs. Keys are on P-256, which costs nothing to make."""
+"""Certificates for tests: an authority, and what it signs. Keys are on P-256 by default, which cost nothing to make."""
 
 import contextlib
 import datetime
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL import SSL
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 _HOUR = datetime.timedelta(hours=1)
 
@@ -20,7 +22,7 @@ class Identity:
     """A certificate and its key."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Key
 
     @property
     def certificate_pem(self) -> bytes:
@@ -63,10 +65,11 @@ def make_identity(
     authority: bool = False,
     days: int = 1,
     usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+    key: Key | None = None,
 ) -> Identity:
     """A certificate for ``names`` (DNS names and IP addresses alike; none: no subject alternative name at all), signed by
     ``issuer`` or by itself. Negative ``days`` make one that has expired."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = (

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
@@ -122,6 +122,11 @@ class ServerTlsTests(SynchronousTestCase):
         Path(self.key_file).write_bytes(make_identity().key_pem)
         self.assertIn(self.key_file, self.complaint())
         self.assertIn("is not that of the certificate", self.complaint())
+
+    def test_a_key_that_is_too_small_is_named(self) -> None:
+        key = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # below what OpenSSL takes for secure
+        self.replace(make_identity(key=key))
+        self.assertIn(f"{self.certificate_file}: TLS cannot use this certificate: ", self.complaint())
 
     def test_a_key_of_another_kind_is_named(self) -> None:
         other = ed25519.Ed25519PrivateKey.generate()

@@ -14,7 +14,7 @@ from xvpd.sim.pool import SimulatedPool
 from xvpd.xen.coordinator import FIRST_PAUSE, LONGEST_PAUSE, Coordinator
 from xvpd.xen.settings import Deadlines
 from xvpd.xen.trust import Pins
-from xvpd.xen.xapi import ApiError
+from xvpd.xen.xapi import ApiError, Xapi
 
 LOGIN = "session.login_with_password"
 
@@ -181,6 +181,29 @@ class ReadyTests(CoordinatorCase):
         await coordinator.stop()
         self.assertIsInstance(coordinator.ready(), Refusal)
         self.assertEqual(pool.state.xapi_sessions, {})
+
+    async def test_a_bug_of_ours_leaves_nobody_waiting(self) -> None:
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError
+
+        pool = self.pool()
+        coordinator = self.coordinator(pool)
+        self.patch(Xapi, "log_in", broken)
+        asking = [coordinator.logged_in(), coordinator.logged_in()]
+        for each in asking:
+            await self.failure(each, Reason.INTERNAL)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_is_ready_when_it_is_logged_in(self) -> None:
+        pool = self.pool()
+        pool.faults.order_api(EVERYWHERE, ApiFault(LOGIN, failure=("HOST_STILL_BOOTING",), times=len(pool.addresses)))
+        coordinator = self.coordinator(pool)
+        refusal = coordinator.ready()
+        assert refusal is not None
+        self.assertEqual(refusal.reason, Reason.HYPERVISOR_UNREACHABLE)
+        await self.until(lambda: "booting" in (coordinator.ready() or refusal).detail)
+        self.reactor.clock.advance(FIRST_PAUSE)
+        await self.until(lambda: coordinator.ready() is None)
 
 
 class CallTests(CoordinatorCase):

@@ -104,8 +104,17 @@ class FindingTests(PoolCase):
 
     async def test_an_account_that_may_not(self) -> None:
         pool, lab = await self.started()
-        lab.faults.order_api(EVERYWHERE, ApiFault(failure=("RBAC_PERMISSION_DENIED", "x", "y")))
-        self.assert_refused(await pool.find("web-1"), Reason.HYPERVISOR_REFUSED, "RBAC_PERMISSION_DENIED")
+        for method in ("console.get_record", "VM.get_record", "VM.get_by_name_label", EVERYWHERE):
+            lab.faults.order_api(EVERYWHERE, ApiFault(method, failure=("RBAC_PERMISSION_DENIED", "x", "y")))
+            self.assert_refused(await pool.find("web-1"), Reason.HYPERVISOR_REFUSED, "RBAC_PERMISSION_DENIED")
+            lab.faults.lift()
+
+    async def test_a_pool_is_ready_when_it_is_logged_in(self) -> None:
+        pool, lab = await self.started()
+        self.assertIsNone(pool.ready())
+        await lab.stop()
+        await pool.find("web-1")
+        self.assert_refused(pool.ready(), Reason.HYPERVISOR_UNREACHABLE)
 
     async def test_a_pool_that_hangs_is_given_up(self) -> None:
         pool, lab = await self.started(Deadlines(find=0.05))

@@ -220,8 +220,22 @@ class PlainTests(SynchronousTestCase):
 
 
 class AuthorityFileTests(SynchronousTestCase):
-    def test_a_file_without_authorities_is_named(self) -> None:
-        path = self.mktemp()
-        self.assertEqual(str(self.assertRaises(TlsError, Authority, path)), f"{path}: No such file or directory")
-        Path(path).write_bytes(b"")
-        self.assertEqual(str(self.assertRaises(TlsError, Authority, path)), f"{path}: this is not a certificate in PEM form")
+    def complaint(self, content: bytes | None) -> str:
+        """What is said about a file with this content, after its name."""
+        path = Path(self.mktemp())
+        if content is not None:
+            path.write_bytes(content)
+        name, _, text = str(self.assertRaises(TlsError, Authority, str(path))).partition(": ")
+        self.assertEqual(name, str(path))
+        self.assertEqual(len(text.splitlines()), 1)
+        return text
+
+    def test_a_file_that_is_missing(self) -> None:
+        self.assertEqual(self.complaint(None), "No such file or directory")
+
+    def test_a_file_without_authorities(self) -> None:
+        self.assertEqual(self.complaint(b""), "this is not a certificate in PEM form")
+
+    def test_a_file_with_more_than_authorities(self) -> None:
+        revocations = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
+        self.assertIn("TLS cannot use", self.complaint(make_identity(authority=True).certificate_pem + revocations))

@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from tests.certificates import Identity, make_identity
 from tests.xen.stub import ADDRESS, SESSION_REF, Answer, StubConnection, StubHost
 from xvpd.reason import Reason
-from xvpd.xen import sdk
+from xvpd.xen import sdk, xapi
 from xvpd.xen.settings import Deadlines, PoolSettings
 from xvpd.xen.trust import Authority, Pins, Plain, Trust
 from xvpd.xen.workers import Workers
@@ -117,6 +117,13 @@ class CallTests(XapiCase):
         host.hang_up()
         self.assertEqual(await api.call(SESSION, "pool.get_all"), 1)
         self.assertEqual(host.connections, 2)
+
+    async def test_a_connection_that_was_not_used_for_long_is_replaced(self) -> None:
+        self.patch(xapi, "_KEEP_SECONDS", 0.0)
+        api, host = self.answered(says(1))
+        for _ in range(3):
+            await api.call(SESSION, "pool.get_all")
+        self.assertEqual(host.connections, 3)
 
     async def test_a_connection_that_the_host_wants_closed_is_closed(self) -> None:
         def answer(connection: StubConnection, method: str, parameters: tuple[Any, ...]) -> None:

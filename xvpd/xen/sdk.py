@@ -137,11 +137,9 @@ class SdkTransport(Transport):
         """Let `cut` reach the connection by a handle of its own, which no other thread closes under its hands."""
         handle = connected.dup()
         with self._lock:
-            stale, self._handle = self._handle, handle
+            self._handle = handle  # the last one went with its connection: see `close`
             if self._cut:
                 _shut_down(handle)
-        if stale is not None:
-            stale.close()
 
 
 class _HttpConnection(http.client.HTTPConnection):
