@@ -43,7 +43,7 @@ class Daemon(Service):
         self._console_listeners = console_listeners
         self._api_listeners = api_listeners
         self._door = door
-        self._sessions = sessions
+        self.sessions = sessions
         self._store = store
         self._hypervisor = hypervisor
         self._drain_seconds = drain_seconds
@@ -58,8 +58,7 @@ class Daemon(Service):
         super().startService()
         for listener in (*self._console_listeners, *self._api_listeners):
             listener.startService()
-        self._sessions.startService()
-        self._reactor.callWhenRunning(self._take_signals)
+        self.sessions.startService()
         tried = gatherResults([self._store.start(), self._hypervisor.start()])
         tried.addCallback(self._tried)
         tried.addErrback(lambda failure: self._log.failure("xvpd did not start as it should", failure))
@@ -84,28 +83,29 @@ class Daemon(Service):
         self._door.draining = True
         for listener in self._console_listeners:
             await _finished(listener)
-        if len(self._sessions):
+        if len(self.sessions):
             self._log.info(
                 "draining {count} console sessions for at most {seconds} s",
-                count=len(self._sessions),
+                count=len(self.sessions),
                 seconds=self._drain_seconds,
             )
         await self._drained(self._drain_seconds)
-        self._sessions.cut_all(Reason.STOPPED)
+        self.sessions.cut_all(Reason.STOPPED)
         await self._drained(FINAL_SECONDS)
+        await self._door.stop()
         for listener in self._api_listeners:
             await _finished(listener)
-        self._sessions.stopService()
+        self.sessions.stopService()
         await self._store.stop()
         await self._hypervisor.stop()
 
     async def _drained(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await self._sessions.empty().addTimeout(seconds, self._reactor)
+            await self.sessions.empty().addTimeout(seconds, self._reactor)
 
-    # Twisted stops at SIGINT as it does at SIGTERM; an operator at a terminal does not want to wait for a drain.
-
-    def _take_signals(self) -> None:
+    def take_signals(self) -> None:
+        """Handle SIGTERM and SIGINT in place of the reactor, to which they are the same: who presses Ctrl-C does not want to
+        wait for a drain. For when the reactor runs."""
         signal.signal(signal.SIGTERM, self._signalled)
         signal.signal(signal.SIGINT, self._signalled)
 
@@ -116,7 +116,7 @@ class Daemon(Service):
         stopping = not self.running
         if at_once or stopping:
             self._door.draining = True
-            self._sessions.cut_all(Reason.STOPPED)
+            self.sessions.cut_all(Reason.STOPPED)
         if not stopping:
             self._reactor.stop()
 

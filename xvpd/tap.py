@@ -128,7 +128,7 @@ def makeService(options: Options) -> IService:
         daemon = compose(reactor, options.configuration)
     except (ConfigError, KeysFileError, TlsError) as error:
         raise SystemExit(f"xvpd: {error}") from None
-    reactor.callWhenRunning(daemon.take_signals)  # type: ignore[attr-defined]
+    reactor.callWhenRunning(daemon.take_signals)
     return Demonstration(daemon, options.demo, options.configuration) if options.demo is not None else daemon
 
 

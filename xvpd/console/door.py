@@ -38,6 +38,8 @@ CLOSE_SECONDS: Final = 5.0
 """How long a client may take to read its reply and close."""
 OPENING_SECONDS: Final = 15.0
 """How long either side may take for the RFB opening."""
+_LEFT: Final[dict[End | None, Reason]] = {End.BROKEN: Reason.BAD_REQUEST, End.OURS: Reason.STOPPED}
+"""Why there is no head, by how the leg ended; otherwise it is the client that left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class Door(Factory):
         self._limits = limits
         self._server_tls = server_tls
         self._pending: dict[str, int] = {}
+        self._visits: dict[Leg, Deferred[None]] = {}
         self._log = Logger()
 
     def buildProtocol(self, addr: IAddress | None) -> Leg:
@@ -98,7 +101,17 @@ class Door(Factory):
             self._record(visit, Refusal(Reason.TOO_MANY, "too many connections from this address without a token"))
             leg.abort()
             return
-        Deferred.fromCoroutine(self._serve(leg, visit)).addErrback(self._failed, leg, visit)
+        visiting = Deferred.fromCoroutine(self._serve(leg, visit)).addErrback(self._failed, leg, visit)
+        self._visits[leg] = visiting
+        visiting.addCallback(self._left, leg)
+
+    async def stop(self) -> None:
+        """End every connection that is left, whatever it is doing. Console sessions should have been cut before."""
+        visits = list(self._visits.items())
+        for leg, _ in visits:
+            leg.abort()
+        for _, visiting in visits:
+            await visiting
 
     # From the accept to the token.
 
@@ -140,8 +153,7 @@ class Door(Factory):
         while True:
             data = await leg.read()
             if not data:
-                reason = Reason.BAD_REQUEST if leg.end is End.BROKEN else Reason.CLIENT_LEFT
-                return Refusal(reason, leg.end_detail)
+                return Refusal(_LEFT.get(leg.end, Reason.CLIENT_LEFT), leg.end_detail)
             head = reader.receive(data)
             if head is not None:
                 return head
@@ -263,6 +275,9 @@ class Door(Factory):
             self._record(visit, outcome)
         else:
             self._refuse(leg, visit, outcome)
+
+    def _left(self, _: None, leg: Leg) -> None:
+        del self._visits[leg]
 
     def _record(self, visit: "Visit", outcome: Refusal) -> None:
         record = visit.record(outcome, self._clock.seconds())

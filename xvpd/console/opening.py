@@ -48,4 +48,3 @@ async def open_client(leg: Leg, tunnel: Leg, hypervisor: HypervisorOpening, shar
     tunnel.unread(hypervisor.trailing)
     leg.write(hypervisor.server_init)
     return None
-

@@ -6,25 +6,26 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from urllib.request import Request, urlopen
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from xvpd.api.issuer import Issued
 from xvpd.config import Config, ConfigError
 from xvpd.daemon import Daemon
-from xvpd.reason import Refusal
 from xvpd.sim.certificate import self_signed
 from xvpd.sim.pool import DEMO_VMS, SimulatedPool, SimulatedVm
 from xvpd.sim.splice import vnc_endpoint
 
+_ISSUE_SECONDS: Final = 30.0
 _OWN: Final = """\
 [console]
 listen = ["tcp:6081:interface=127.0.0.1"]
@@ -48,10 +49,6 @@ fingerprint_sha256 = {fingerprints}
 """
 
 
-Issue = Callable[[str], "Deferred[Issued | Refusal]"]
-"""A console URL for the VM of a name."""
-
-
 class Demo:
     """A simulated pool and, in a directory that goes away with it, a certificate, an API key and a configuration.
 
@@ -60,6 +57,7 @@ class Demo:
     """
 
     def __init__(self, reactor: Any, screens: Mapping[str, str]) -> None:
+        self._reactor = reactor
         for name, target in screens.items():
             try:
                 vnc_endpoint(reactor, target)
@@ -99,38 +97,42 @@ class Demo:
             fingerprints=self._pool.fingerprints,
         )
 
-    async def announce(self, config: Config, issue: Issue) -> None:
-        """Say on the terminal what there is to try. Not for a configuration that the user brought: its keys are not ours."""
-        if self._key is None:
-            return
-        issued = await issue(self.shown)
-        if isinstance(issued, Refusal):
-            raise RuntimeError(f"the demonstration's first console was refused: {issued}")
+    def announce(self, config: Config) -> "Deferred[None]":
+        """Ask the daemon's API for a console URL, and say on the terminal what there is to try.
+
+        Not for a configuration that the user brought, nor when the API listens elsewhere: its keys or its place are not ours.
+        """
+        api = re.fullmatch(r"tcp:(\d+):interface=127\.0\.0\.1", config.api.listen[0])
+        if self._key is None or api is None:
+            return succeed(None)
+        base = f"http://127.0.0.1:{api[1]}/v1/consoles"
+        asking = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), _issue, base, self._key, self.shown)
+        return asking.addCallback(lambda url: self._invite(base, str(url), config.grants.ttl))
+
+    def _invite(self, api: str, url: str, ttl: float) -> None:
         python, directory = sys.executable, self._directory
-        api = re.match(r"tcp:(\d+)", config.api.listen[0])
         lines = [
             "",
             f"xvpd stands in front of a simulated pool with the VMs {', '.join(self._vms)}.",
             "",
-            f"A console URL for {self.shown}, good for {config.grants.ttl:g} seconds:",
+            f"A console URL for {self.shown}, good for {ttl:g} seconds:",
             "",
-            f"  {issued.url}",
+            f"  {url}",
             "",
             f"See that it works; this takes a picture of the screen, {self.shown}.png:",
             "",
-            f"  {python} -m xvpd.sim.viewer --cafile {directory}/cert.pem '{issued.url}' {self.shown}.png",
+            f"  {python} -m xvpd.sim.viewer --cafile {directory}/cert.pem '{url}' {self.shown}.png",
+            "",
+            "Ask for another one:",
+            "",
+            f'  curl -H "Authorization: Bearer $(cat {directory}/api-key)" -H "Content-Type: application/json" \\',
+            f'    -d \'{{"vm": "db-1", "type": "xvpvnc"}}\' {api}',
+            "",
+            "Ctrl-C ends it.",
             "",
         ]
-        if api is not None:
-            lines += [
-                "Ask for another one:",
-                "",
-                f'  curl -H "Authorization: Bearer $(cat {directory}/api-key)" -H "Content-Type: application/json" \\',
-                f'    -d \'{{"vm": "db-1", "type": "xvpvnc"}}\' http://127.0.0.1:{api[1]}/v1/consoles',
-                "",
-            ]
         # Not the log: its lines have a time before them, and could not be copied.
-        print("\n".join([*lines, "Ctrl-C ends it.", ""]), file=sys.__stdout__, flush=True)
+        print("\n".join(lines), file=sys.__stdout__, flush=True)
 
     async def stop(self) -> None:
         """The pool and the directory are gone."""
@@ -149,11 +151,10 @@ class Demo:
 class Demonstration(Service):
     """A daemon with its demo around it: the pool outlives the daemon that uses it."""
 
-    def __init__(self, daemon: Daemon, demo: Demo, config: Config, issue: Issue) -> None:
+    def __init__(self, daemon: Daemon, demo: Demo, config: Config) -> None:
         self._daemon = daemon
         self._demo = demo
         self._config = config
-        self._issue = issue
         self._log = Logger()
 
     def privilegedStartService(self) -> None:
@@ -162,9 +163,8 @@ class Demonstration(Service):
     def startService(self) -> None:
         super().startService()
         self._daemon.startService()
-        self._daemon.ready().addCallback(
-            lambda _: Deferred.fromCoroutine(self._demo.announce(self._config, self._issue))
-        ).addErrback(lambda failure: self._log.failure("there is nothing to try", failure))
+        inviting = self._daemon.ready().addCallback(lambda _: self._demo.announce(self._config))
+        inviting.addErrback(lambda failure: self._log.failure("there is nothing to try", failure))
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -181,3 +181,11 @@ _NAMES: Final = frozenset(vm.name for vm in DEMO_VMS)
 def _filled(template: str, **values: object) -> str:
     """TOML with values put in; of the kinds used here, JSON's notation is TOML's."""
     return template.format(**{name: json.dumps(value) for name, value in values.items()})
+
+
+def _issue(api: str, key: str, vm: str) -> str:
+    """A console URL from the API. Blocks."""
+    body = json.dumps({"vm": vm, "type": "xvpvnc"}).encode()
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    with urlopen(Request(api, body, headers), timeout=_ISSUE_SECONDS) as reply:
+        return str(json.load(reply)["url"])
