@@ -5,6 +5,7 @@ No peer waits for ever: a socket that nothing comes from for `PATIENCE` seconds 
 
 import datetime
 import functools
+import hashlib
 import select
 import socket
 import ssl
@@ -123,7 +124,7 @@ class Peer:
         return deferToThread(self.sock.sendall, data)
 
     def exchange(self, data: bytes, size: int) -> "Deferred[bytes]":
-        """Send ``data`` in pieces of all sizes, and receive ``size`` bytes, both at once."""
+        """Send ``data`` in pieces of all sizes and receive ``size`` bytes, both at once; less when the stream ends before."""
         return deferToThread(self._exchange, data, size)
 
     def _exchange(self, data: bytes, size: int) -> bytes:
@@ -138,16 +139,16 @@ class Peer:
             ready = select.select([self.sock], writing, [], 0 if pending else PATIENCE)
             if not (pending or any(ready)):
                 raise TimeoutError
-            if ready[1]:
-                with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
-                    written = self.sock.send(piece)
-                    sent, piece = sent + written, piece[written:]
             if pending or ready[0]:
                 with suppress(ssl.SSLWantReadError, BlockingIOError):
                     more = self.sock.recv(65536)
                     if not more:
                         break
                     received += more
+            if ready[1]:
+                with suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                    written = self.sock.send(piece)
+                    sent, piece = sent + written, piece[written:]
         self.sock.settimeout(PATIENCE)
         return bytes(received)
 
@@ -160,6 +161,17 @@ class Peer:
         while len(data) < size and (piece := self.sock.recv(min(65536, size - len(data)))):
             data += piece
         return bytes(data)
+
+    def receive_hash(self, size: int) -> "Deferred[bytes]":
+        """SHA-256 of so many bytes, none of which is kept."""
+        return deferToThread(self._receive_hash, size)
+
+    def _receive_hash(self, size: int) -> bytes:
+        digest = hashlib.sha256()
+        while size and (piece := self.sock.recv(min(65536, size))):
+            digest.update(piece)
+            size -= len(piece)
+        return digest.digest()
 
     def receive_all(self) -> "Deferred[tuple[bytes, str]]":
         """Everything up to the end, and how it ended: ``clean`` (FIN; with TLS, close_notify), ``truncated`` (FIN without
