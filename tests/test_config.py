@@ -56,6 +56,7 @@ class Understood(SynchronousTestCase):
         self.assertEqual(config.console.relay, "auto")
         self.assertEqual((config.grants.store, config.grants.ttl), ("memory", 600))
         self.assertEqual((config.grants.uses, config.grants.resume), (0, 300))
+        self.assertEqual(config.grants.when_store_is_down, "keep")
         self.assertEqual(config.api.listen, ("tcp:6082:interface=127.0.0.1",))
         self.assertEqual((config.api.keys_file, config.api.issue_timeout), ("/etc/xvpd/api-keys", 30))
         self.assertEqual((config.api.certificate, config.api.private_key), ("", ""))

@@ -144,6 +144,8 @@ class Grants(_Section):
     """How often a token may be redeemed, unless its issuer says otherwise; 0 is any number of times."""
     resume: Seconds = 300
     """Within which a session that ended by no fault of the client may be taken up again."""
+    when_store_is_down: Literal["keep", "close"] = "keep"
+    """What becomes of live sessions while the store is away; new ones are always refused."""
 
 
 class Api(_Listener):
