@@ -138,7 +138,7 @@ class LoginTests(CoordinatorCase):
         pool = self.pool()
         pool.state.fail_over(pool.state.host_at(pool.addresses[1]))
         pool.faults.order_api(pool.addresses[0], ApiFault(hang=True))
-        logged_in = await self.coordinator(pool, Deadlines(login=0.2)).logged_in()
+        logged_in = await self.coordinator(pool, Deadlines(login=1.0)).logged_in()
         self.assertEqual(logged_in.api.address, pool.addresses[1])
 
 

@@ -16,7 +16,7 @@ from xvpd.reason import Reason
 from xvpd.xen import sdk, xapi
 from xvpd.xen.settings import Deadlines, PoolSettings
 from xvpd.xen.trust import Authority, Pins, Plain, Trust
-from xvpd.xen.workers import Workers
+from xvpd.xen.workers import COUNT, Workers
 from xvpd.xen.xapi import SESSION_INVALID, ApiError, Xapi, XapiSession
 
 PASSWORD = "canary-password"
@@ -256,6 +256,20 @@ class FailureTests(XapiCase):
         await self.assertFailure(calling, CancelledError)
         await self.left_alone(host)
         self.assertEqual(host.connections, 1)
+
+    async def test_a_call_that_waits_for_a_thread_leaves_no_connection_when_it_is_cancelled(self) -> None:
+        api, host = self.answered(says(1))
+        await api.call(SESSION, "pool.get_all")
+        other, _ = self.answered(hangs)
+        hanging = [other.call(SESSION, "pool.get_all") for _ in range(COUNT)]
+        waiting = api.call(SESSION, "pool.get_all")
+        waiting.cancel()
+        await self.assertFailure(waiting, CancelledError)
+        await self.left_alone(host)
+        for each in hanging:
+            each.cancel()
+            await self.assertFailure(each, CancelledError)
+        self.assertEqual(host.calls, ["pool.get_all"])
 
     async def test_a_host_that_closes_instead_of_answering(self) -> None:
         api, host = self.answered(lambda connection, *_: connection.transport.loseConnection())

@@ -44,17 +44,19 @@ class IHypervisor(Interface):
         """`find`, for a uuid alone."""
 
     def dial(location: Location, request_id: str) -> Deferred[Leg | Refusal]:
-        """Open the console at ``location``: a connected `Leg` on which the host has proved its identity and answered 200, with
-        any bytes that came behind the answer still to be read. The leg is the caller's: it must end it.
+        """Open the console at ``location``, which `find` or `locate` gave: a connected `Leg` on which the host has proved its
+        identity and answered 200, and the VM's VNC server has begun to speak; its first bytes are still to be read. The leg is
+        the caller's: it must end it.
 
-        Refusals: the HYPERVISOR reasons, CONSOLE_BUSY. Cancelling leaves no connection behind.
+        Refusals: the HYPERVISOR reasons, CONSOLE_BUSY. Cancelling leaves no connection behind. ``request_id`` is for the log.
         """
 
     def start() -> Deferred[None]:
         """Begin work. Fires when every pool was tried once, whether or not it could be reached."""
 
     def stop() -> Deferred[None]:
-        """Log out and let go of every connection and thread."""
+        """Refuse whatever is under way or comes, log out, and let go of every connection and thread. Legs that were handed out
+        are not ended."""
 
 
 class IPool(IHypervisor):

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from xmlrpc.client import Fault, ProtocolError
 
 import XenAPI
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.sdk import SdkTransport, UnreachableError
@@ -147,14 +147,18 @@ class Xapi:
         line = self._line()
         try:
             answer = await self._workers.run(partial(self._in_thread, method, work, line.sdk), line.transport.cut)
-        except StoppedError:
-            raise ApiError(Reason.HYPERVISOR_UNREACHABLE, f"{self.address}: not asked, xvpd is stopping") from None
         except ApiError as error:
             if error.code:
                 self._keep(line)
             else:
                 line.transport.close()
             raise
+        except CancelledError:
+            line.transport.cut()
+            raise
+        except StoppedError:
+            line.transport.cut()
+            raise ApiError(Reason.HYPERVISOR_UNREACHABLE, f"{self.address}: not asked, xvpd is stopping") from None
         self._keep(line)
         return answer
 
