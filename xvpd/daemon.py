@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from xvpd.console.door import Door
 from xvpd.grants.store import ITokenStore
 from xvpd.ops.sessions import Sessions
+from xvpd.ops.store_watch import StoreWatch
 from xvpd.reason import Reason
 from xvpd.xen.hypervisor import IHypervisor
 
@@ -36,6 +37,7 @@ class Daemon(Service):
         door: Door,
         sessions: Sessions,
         store: ITokenStore,
+        store_watch: StoreWatch,
         hypervisor: IHypervisor,
         drain_seconds: float,
     ) -> None:
@@ -45,6 +47,7 @@ class Daemon(Service):
         self._door = door
         self.sessions = sessions
         self._store = store
+        self._store_watch = store_watch
         self._hypervisor = hypervisor
         self._drain_seconds = drain_seconds
         self._ready: list[Deferred[None]] = []
@@ -59,6 +62,7 @@ class Daemon(Service):
         for listener in (*self._console_listeners, *self._api_listeners):
             listener.startService()
         self.sessions.startService()
+        self._store_watch.startService()
         tried = gatherResults([self._store.start(), self._hypervisor.start()])
         tried.addCallback(self._tried)
         tried.addErrback(lambda failure: self._log.failure("xvpd did not start as it should", failure))
@@ -96,6 +100,7 @@ class Daemon(Service):
         for listener in self._api_listeners:
             await _finished(listener)
         self.sessions.stopService()
+        self._store_watch.stopService()
         await self._store.stop()
         await self._hypervisor.stop()
 

@@ -33,6 +33,7 @@ from xvpd.net.tls import ServerTls, TlsError
 from xvpd.ops.metrics import Metrics
 from xvpd.ops.record import log_record
 from xvpd.ops.sessions import Sessions
+from xvpd.ops.store_watch import StoreWatch
 from xvpd.ops.timed_store import TimedStore
 from xvpd.relay.copy import CopyRelay
 from xvpd.sim.demo import Demo, Demonstration
@@ -183,6 +184,7 @@ def compose(reactor: Any, settings: Config) -> Daemon:
         door=door,
         sessions=sessions,
         store=store,
+        store_watch=StoreWatch(reactor, store, sessions, close=settings.grants.when_store_is_down == "close"),
         hypervisor=hypervisor,
         drain_seconds=settings.console.drain_timeout,
     )
