@@ -3,14 +3,13 @@
 import json
 import re
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
@@ -70,12 +69,11 @@ class Demo:
         self._vms = [vm.name for vm in vms if vm.running]
         self._pool = SimulatedPool(reactor, vms=vms, password=secrets.token_urlsafe())
         self._key: str | None = None
-        self._directory: Path | None = None
+        self._directory = TemporaryDirectory(prefix="xvpd-simulate-")
 
     def configuration(self, text: str) -> str:
         """``text``, or a configuration of the demo's own when there is none, with the pool added to it; it is up then."""
         self._pool.start()
-        self._directory = Path(tempfile.mkdtemp(prefix="xvpd-simulate-"))
         if not text:
             self._key = secrets.token_urlsafe()
             certificate = self_signed(["127.0.0.1", "localhost"], datetime.now(UTC))
@@ -84,7 +82,7 @@ class Demo:
                 certificate=self._file("cert.pem", certificate.certificate_pem),
                 private_key=self._file("key.pem", certificate.private_key_pem),
                 keys_file=self._file("api-keys", f"demo operator {sha256(self._key.encode()).hexdigest()}\n".encode()),
-                directory=str(self._directory),
+                directory=self._directory.name,
             )
             self._file("api-key", self._key.encode())
         return text + _filled(
@@ -110,7 +108,7 @@ class Demo:
         return asking.addCallback(lambda url: self._invite(base, str(url), config.grants.ttl))
 
     def _invite(self, api: str, url: str, ttl: float) -> None:
-        python, directory = sys.executable, self._directory
+        python, directory = sys.executable, self._directory.name
         lines = [
             "",
             f"xvpd stands in front of a simulated pool with the VMs {', '.join(self._vms)}.",
@@ -137,12 +135,10 @@ class Demo:
     async def stop(self) -> None:
         """The pool and the directory are gone."""
         await self._pool.stop()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.cleanup()
 
     def _file(self, name: str, content: bytes) -> str:
-        assert self._directory is not None
-        path = self._directory / name
+        path = Path(self._directory.name, name)
         path.touch(mode=0o600)
         path.write_bytes(content)
         return str(path)
