@@ -84,18 +84,23 @@ class StageCase(PoolCase):
 
     def ask(self, body: dict[str, Any], key: str = KEY) -> "Deferred[tuple[int, Any]]":
         """The API's answer to a request for a console URL."""
+        return self.call("POST", "/v1/consoles", body, key)
 
-        def asking() -> tuple[int, Any]:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, key: str = KEY) -> "Deferred[tuple[int, Any]]":
+        """The API's answer: its status, and what its body says, if anything."""
+
+        def calling() -> tuple[int, Any]:
             connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=SECONDS)
             try:
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-                connection.request("POST", "/v1/consoles", json.dumps(body), headers)
+                connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
-                return response.status, json.loads(response.read())
+                text = response.read()
+                return response.status, json.loads(text) if text else None
             finally:
                 connection.close()
 
-        return self.in_thread(asking)
+        return self.in_thread(calling)
 
     def view(self, url: str) -> "Deferred[Viewer]":
         """A viewer that has opened a console URL."""

@@ -1,0 +1,66 @@
+"""Live consoles, seen and ended through the API."""
+
+from typing import Any
+
+from tests.e2e.stage import StageCase
+from xvpd.sim.viewer import Viewer
+
+
+class RevokingTests(StageCase):
+    async def live(self, vm: str = "web-1", **more: Any) -> tuple[dict[str, Any], Viewer]:
+        """A console's description, and a viewer that looks at it."""
+        status, console = await self.ask({"vm": vm, "type": "xvpvnc", **more})
+        self.assertEqual(status, 201, console)
+        viewer = await self.view(console["url"])
+        self.addCleanup(viewer.close)
+        return console, viewer
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """The live sessions that the API tells of."""
+        status, answer = await self.call("GET", "/v1/sessions")
+        self.assertEqual(status, 200, answer)
+        sessions: list[dict[str, Any]] = answer["sessions"]
+        return sessions
+
+    async def ended(self, outcome: str, count: int) -> None:
+        """Wait until so many connections have ended so."""
+        await self.until(lambda: self.outcomes().count(outcome) == count)
+
+    async def test_a_live_console_is_listed_with_its_vm_and_host(self) -> None:
+        pool = await self.raise_curtain()
+        console, viewer = await self.live(user="ann")
+        (session,) = await self.sessions()
+        vm = pool.state.record("VM", pool.state.vm_named("web-1"))
+        host = pool.state.record("host", str(vm["resident_on"]))
+        self.assertEqual((session["grant"], session["vm"]), (console["id"], {"uuid": vm["uuid"], "name": "web-1"}))
+        self.assertEqual((session["host"], session["user"], session["client"]), (host["uuid"], "ann", "127.0.0.1"))
+        viewer.close()
+        await self.until(lambda: self.outcomes() == ["client_closed"])
+        self.assertEqual(await self.sessions(), [])
+
+    async def test_a_session_that_is_cut_ends_and_its_console_can_be_opened_again(self) -> None:
+        await self.raise_curtain()
+        console, _ = await self.live()
+        (session,) = await self.sessions()
+        self.assertEqual(await self.call("DELETE", f"/v1/sessions/{session['id']}"), (204, None))
+        await self.until(lambda: self.outcomes() == ["killed"])
+        (await self.view(console["url"])).close()
+
+    async def test_whatever_revokes_a_console_ends_its_session_and_its_token(self) -> None:
+        await self.raise_curtain()
+        for n, path in enumerate(("/v1/consoles/{id}", "/v1/vms/{vm[uuid]}/consoles", "/v1/users/ann/consoles"), 1):
+            console, _ = await self.live(user="ann")
+            self.assertEqual(await self.call("DELETE", path.format(**console)), (204, None))
+            await self.ended("revoked", n)
+            with self.assertRaisesRegex(Exception, "401"):
+                await self.view(console["url"])
+            await self.ended("token_revoked", n)
+            self.assertEqual((await self.call("GET", f"/v1/consoles/{console['id']}"))[0], 404)
+
+    async def test_other_consoles_go_on(self) -> None:
+        await self.raise_curtain()
+        console, _ = await self.live(user="ann")
+        _, other = await self.live("web-2", user="bob")
+        await self.call("DELETE", f"/v1/consoles/{console['id']}")
+        await self.until(lambda: self.outcomes() == ["revoked"])
+        await self.in_thread(other.framebuffer)
