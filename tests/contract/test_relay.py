@@ -1,5 +1,6 @@
 """What every `IRelay` promises, and each relay held to it, between each two kinds of legs."""
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -32,8 +33,9 @@ else:
 reactor: Any = installed_reactor
 
 PATIENT = Plan(flush_seconds=PATIENCE, close_seconds=PATIENCE)
-SOON = Plan(flush_seconds=0.2, close_seconds=0.2)
-"""For peers that make a relay wait to the end of its deadlines."""
+NO_FLUSH = Plan(flush_seconds=0.2, close_seconds=1000)
+NO_ANSWER = Plan(flush_seconds=1000, close_seconds=0.2)
+"""For peers that make a relay wait to the end of one of its deadlines. It would take the other for ever."""
 MEGABYTE = 1 << 20
 
 
@@ -49,7 +51,7 @@ class RelayCase(Base):
     async def legs(self) -> None:
         """``self.client_leg`` and ``self.tunnel_leg``, with ``self.client`` and ``self.host`` at their other ends."""
         await deferLater(reactor, 0)  # until the reactor runs it has not opened its own
-        self.files = _open_files()
+        self.sockets = _open_sockets()
         self.client_leg, self.client = await pair(self, Kind(self.client_tls))
         self.tunnel_leg, self.host = await pair(self, Kind(self.tunnel_tls, dialled=True))
 
@@ -66,7 +68,7 @@ class RelayCase(Base):
         self.assertEqual(relaying.totals(), relayed.totals)
         self.client.close()
         self.host.close()
-        self.assertEqual(_open_files(), self.files)
+        self.assertEqual(_open_sockets(), self.sockets)
         return relayed.totals
 
 
@@ -239,6 +241,21 @@ class RelayPromises(RelayCase):
             self.host.close()
             await self.over(relaying, reason)
 
+    async def test_what_was_unread_for_a_full_client_that_has_ended_is_delivered(self) -> None:
+        await self.legs()
+        data = random.Random(8).randbytes(20 * MEGABYTE)
+        self.client_leg.write(data)
+        await self.host.send(b"from the host")
+        self.tunnel_leg.unread(await read_exactly(self.tunnel_leg, 13))
+        self.client.finish()
+        await self.client_leg.ended()
+        relaying = self.relay().start(self.client_leg, self.tunnel_leg, PATIENT)
+        received, how = await self.client.receive_all()
+        self.assertEqual((_hash(received), how), (_hash(data + b"from the host"), "clean"))
+        self.client.close()
+        self.host.close()
+        await self.over(relaying, Reason.CLIENT_CLOSED)
+
     async def test_both_may_end_at_once(self) -> None:
         relaying = await self.start()
         await gatherResults([self.client.goodbye(), self.host.goodbye()])
@@ -275,7 +292,7 @@ class RelayPromises(RelayCase):
         await self.over(relaying, Reason.HYPERVISOR_LOST)
 
     async def test_a_client_that_never_answers_the_goodbye_is_given_up(self) -> None:
-        relaying = await self.start(SOON)
+        relaying = await self.start(NO_ANSWER)
         goodbye = self.host.goodbye()
         self.assertEqual(await self.client.receive_all(), (b"", "clean"))
         await goodbye
@@ -283,19 +300,32 @@ class RelayPromises(RelayCase):
         await self.over(relaying, Reason.HYPERVISOR_CLOSED)
 
     async def test_a_host_that_never_answers_the_goodbye_is_given_up(self) -> None:
-        relaying = await self.start(SOON)
+        relaying = await self.start(NO_ANSWER)
         goodbye = self.client.goodbye()
         self.assertEqual(await self.host.receive_all(), (b"", "clean"))
         await goodbye
         await relaying.done
         await self.over(relaying, Reason.CLIENT_CLOSED)
 
+    async def test_a_client_that_reads_late_gets_all_though_it_takes_longer_than_an_answer_may(self) -> None:
+        await self.legs()
+        data = random.Random(9).randbytes(20 * MEGABYTE)
+        self.client_leg.write(data)
+        self.host.finish()
+        await self.tunnel_leg.ended()
+        relaying = self.relay().start(self.client_leg, self.tunnel_leg, NO_ANSWER)
+        await deferLater(reactor, 2 * NO_ANSWER.close_seconds)
+        self.assertFalse(relaying.done.called)
+        received, how = await self.client.receive_all()
+        self.assertEqual((_hash(received), how), (_hash(data), "clean"))
+        await self.over(relaying, Reason.HYPERVISOR_CLOSED)
+
     async def test_a_deaf_client_is_given_up_when_the_host_has_ended(self) -> None:
         await self.legs()
         self.client_leg.write(bytes(40 * MEGABYTE))
         self.host.finish()
         await self.tunnel_leg.ended()
-        relaying = self.relay().start(self.client_leg, self.tunnel_leg, SOON)
+        relaying = self.relay().start(self.client_leg, self.tunnel_leg, NO_FLUSH)
         await self.over(relaying, Reason.HYPERVISOR_CLOSED)
 
     async def test_a_deaf_host_is_given_up_when_the_client_has_ended(self) -> None:
@@ -303,7 +333,7 @@ class RelayPromises(RelayCase):
         self.tunnel_leg.write(bytes(40 * MEGABYTE))
         self.client.finish()
         await self.client_leg.ended()
-        relaying = self.relay().start(self.client_leg, self.tunnel_leg, SOON)
+        relaying = self.relay().start(self.client_leg, self.tunnel_leg, NO_FLUSH)
         await self.over(relaying, Reason.CLIENT_CLOSED)
 
     # Being stopped.
@@ -319,7 +349,7 @@ class RelayPromises(RelayCase):
         relaying.stop(Reason.KILLED)
 
     async def test_deaf_legs_do_not_keep_it_from_being_stopped(self) -> None:
-        relaying = await self.start(SOON)
+        relaying = await self.start(NO_ANSWER)
         self.client_leg.write(bytes(40 * MEGABYTE))
         self.tunnel_leg.write(bytes(40 * MEGABYTE))
         relaying.stop(Reason.KILLED)
@@ -434,8 +464,13 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def _open_sockets() -> int:
+    """How many this process has; not files, for Twisted opens one of its own with the first listener."""
+    links = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the descriptor of this very listing
+            links.append(os.readlink(link))
+    return sum(link.startswith("socket:") for link in links)
 
 
 def _resident_bytes() -> int:
