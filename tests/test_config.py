@@ -154,7 +154,24 @@ class Refused(SynchronousTestCase):
             self.assertIn("no such key", fault)
         for line in ('relay = "engine"', 'relay = "Copy"'):
             self.assertEqual(faults_of(console(line)), ["[console] relay: must be 'auto' or 'copy'"])
-        self.assertEqual(faults_of(CONSOLE + '[grants]\nstore = "redis://r"'), ["[grants] store: must be 'memory'"])
+
+    def test_a_store_that_cannot_be(self) -> None:
+        self.assertEqual(
+            faults_of(CONSOLE + '[grants]\nstore = "mongodb://m"'),
+            ['[grants] store: must be "memory", or the address of a Redis such as redis://host:6379/0'],
+        )
+        self.assertEqual(
+            faults_of(CONSOLE + '[grants]\nstore_password_file = "p"'),
+            ["[grants] store_password_file: means nothing while store is memory"],
+        )
+        self.assertEqual(
+            faults_of(CONSOLE + '[grants]\nstore = "redis://r"\nstore_ca_file = "ca"'),
+            ["[grants] store_ca_file: means nothing without TLS: rediss://"],
+        )
+
+    def test_the_address_of_a_redis(self) -> None:
+        for url in ("redis://r", "rediss://u@r:1/2", "redis+sentinel://a,b/m", "rediss+sentinel://a/m/1"):
+            self.assertEqual(faults_of(CONSOLE + f'[grants]\nstore = "{url}"'), [])
 
     def test_a_value_of_the_wrong_type(self) -> None:
         for line, fault in {

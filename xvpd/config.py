@@ -42,6 +42,7 @@ Count = Annotated[int, Field(ge=0)]
 
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_REDIS: Final = re.compile(r"rediss?(\+sentinel)?://")
 _FAULTS: Final = "faults"
 
 
@@ -137,7 +138,11 @@ class Console(_Listener):
 class Grants(_Section):
     """What tokens stand for, and for how long."""
 
-    store: Literal["memory"] = "memory"
+    store: str = "memory"
+    """``memory``, or the address of a Redis; see `xvpd.grants.redis_url`."""
+    store_password_file: str = ""
+    store_ca_file: str = ""
+    """PEM file of the authorities that may vouch for a Redis with TLS; empty is the platform's."""
     ttl: Deadline = 600
     """The life of a token, unless its issuer wants it shorter."""
     uses: Count = 0
@@ -146,6 +151,20 @@ class Grants(_Section):
     """Within which a session that ended by no fault of the client may be taken up again."""
     when_store_is_down: Literal["keep", "close"] = "keep"
     """What becomes of live sessions while the store is away; new ones are always refused."""
+
+    @field_validator("store")
+    @classmethod
+    def _known(cls, store: str) -> str:
+        if store != "memory" and not _REDIS.match(store):
+            raise ValueError('must be "memory", or the address of a Redis such as redis://host:6379/0')
+        return store
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        for key in ("store_password_file", "store_ca_file"):
+            if self.store == "memory" and getattr(self, key):
+                yield key, "means nothing while store is memory"
+        if self.store_ca_file and not self.store.startswith("rediss"):
+            yield "store_ca_file", "means nothing without TLS: rediss://"
 
 
 class Api(_Listener):

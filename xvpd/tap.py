@@ -27,7 +27,9 @@ from xvpd.config import Config, ConfigError, load
 from xvpd.console.door import Door, Limits
 from xvpd.daemon import Daemon
 from xvpd.grants.memory import MemoryStore
-from xvpd.grants.store import Caps
+from xvpd.grants.redis import RedisStore
+from xvpd.grants.redis_url import parse_redis_url
+from xvpd.grants.store import Caps, ITokenStore
 from xvpd.net.listen import listening
 from xvpd.net.tls import ServerTls, TlsError
 from xvpd.ops.metrics import Metrics
@@ -139,7 +141,8 @@ def compose(reactor: Any, settings: Config) -> Daemon:
     Raises `ConfigError`, `KeysFileError` and `TlsError` for files that cannot be used.
     """
     metrics = Metrics()
-    store = TimedStore(reactor, MemoryStore(reactor), metrics.time_store)
+    node = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    store = TimedStore(reactor, _store(reactor, settings.grants, node), metrics.time_store)
     pools = [Pool(reactor, _pool_settings(pool), timed=metrics.time_xapi_call) for pool in settings.pools]
     hypervisor = Pools(pools)
     sessions = Sessions(reactor, store)
@@ -154,7 +157,7 @@ def compose(reactor: Any, settings: Config) -> Daemon:
         metrics=metrics,
         recorders=[log_record, metrics.record],
         random_bytes=secrets.token_bytes,
-        node=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+        node=node,
         limits=_limits(settings.console),
         server_tls=ServerTls(settings.console.certificate, settings.console.private_key).connection
         if settings.console.certificate
@@ -194,6 +197,17 @@ def _api_factory(settings: Config, api: ApiSite) -> IProtocolFactory:
     if not settings.api.certificate:
         return api
     return TLSMemoryBIOFactory(ServerTls(settings.api.certificate, settings.api.private_key), False, api)
+
+
+def _store(reactor: Any, grants: config.Grants, node: str) -> ITokenStore:
+    if grants.store == "memory":
+        return MemoryStore(reactor)
+    password = _secret(grants.store_password_file) if grants.store_password_file else ""
+    try:
+        settings = parse_redis_url(grants.store, password, grants.store_ca_file)
+    except ValueError as error:
+        raise ConfigError(f"[grants] store: {error}") from None
+    return RedisStore(reactor, settings, node, secrets.token_bytes)
 
 
 def _pool_settings(pool: config.Pool) -> PoolSettings:
