@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     complaints += [f"there is no module {module}" for module in missing]
     if coverage("report", "--show-missing", "--fail-under=100", f"--include={','.join(patterns)}"):
         complaints.append("the pure rooms are not covered entirely")
-    if status and not failed:
+    if status < 0 or (status and not failed):
         complaints.append(f"trial ended with {status}")
     if skipped:
         complaints.append("tests were skipped: what a test needs is to be installed")
