@@ -30,7 +30,6 @@ class RedisProxy(ProxyFactory):
         case.addCleanup(self._close)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        self.seen += 1
         if self.resets:
             self.resets -= 1
             protocol: Any = _Resetting()
@@ -41,6 +40,7 @@ class RedisProxy(ProxyFactory):
         else:
             protocol = super().buildProtocol(addr)
         protocol.factory = self
+        protocol.number, self.seen = self.seen, self.seen + 1
         made, lost = protocol.connectionMade, protocol.connectionLost
 
         def connection_made() -> None:
@@ -53,6 +53,11 @@ class RedisProxy(ProxyFactory):
 
         protocol.connectionMade, protocol.connectionLost = connection_made, connection_lost
         return protocol
+
+    def freeze(self, number: int) -> None:
+        """Pass nothing on any more from the server to the connection of this number, counted from 0."""
+        protocol = next(each for each in self._open if each.number == number)
+        protocol.peer.transport.pauseProducing()
 
     def cut(self) -> None:
         """Reset every connection that there is."""

@@ -6,8 +6,9 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.internet import reactor
@@ -32,7 +33,7 @@ class RedisServer:
         self._log = directory / "log"
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory.absolute()}", *options]
         if not sentinel:
-            lines += ['save ""', "appendonly no"]
+            lines += ['save ""', "appendonly no", "repl-diskless-sync-delay 0"]
         if password:
             lines.append(f"requirepass {password}")
         configuration = directory / "redis.conf"
@@ -71,6 +72,23 @@ class RedisServer:
             if self._password:
                 _ask(wire, ("AUTH", self._password))
             return _ask(wire, command)
+
+    def ask_many(self, *conversations: list[tuple[str | bytes | int, ...]]) -> list[list[Any]]:
+        """The answers to many commands, sent over as many connections as there are lists, all at once."""
+        with ExitStack() as stack:
+            wires = []
+            for _ in conversations:
+                connection = stack.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=60))
+                wires.append(stack.enter_context(connection.makefile("rwb")))
+            senders = [
+                Thread(target=_send, args=(wire, *commands)) for wire, commands in zip(wires, conversations, strict=True)
+            ]
+            for sender in senders:
+                sender.start()
+            answers = [[_read(wire) for _ in commands] for wire, commands in zip(wires, conversations, strict=True)]
+            for sender in senders:
+                sender.join()
+            return answers
 
     def asked(self, *command: str | bytes | int) -> bool:
         """Whether the server could be asked."""
@@ -116,10 +134,15 @@ def free_port() -> int:
 
 
 def _ask(wire: Any, command: tuple[str | bytes | int, ...]) -> Any:
-    words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
-    wire.write(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
-    wire.flush()
+    _send(wire, command)
     return _read(wire)
+
+
+def _send(wire: Any, *commands: tuple[str | bytes | int, ...]) -> None:
+    for command in commands:
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+        wire.write(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+    wire.flush()
 
 
 def _read(wire: Any) -> Any:

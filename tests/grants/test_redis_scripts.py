@@ -176,6 +176,22 @@ class ScriptTests(TestCase):
             both.take(step)
         self.assertEqual(complaints(self.server), [])
 
+    def test_ten_thousand_races_of_issue_and_revoke_leave_no_orphan(self) -> None:
+        issue, revoke = (self.server.ask("SCRIPT", "LOAD", script) for script in (scripts.ISSUE, scripts.REVOKE))
+        issues: list[tuple[Any, ...]] = []
+        revocations: list[tuple[Any, ...]] = []
+        for n in range(10_000):
+            vm, user = f"vm-{n % 50}", f"user-{n % 37}"
+            issues.append(("EVALSHA", issue, 0, f"digest-{n}", f"id-{n}", vm, user, "portal", 1, 600_000, 0, "{}", HOUR))
+            kind, value = (("vm", vm), ("user", user), ("grant", f"id-{n}"), ("digest", f"digest-{n}"))[n % 4]
+            revocations.append(("EVALSHA", revoke, 0, kind, value, "1", "", HOUR, "channel", "message"))
+        kept, ended = self.server.ask_many(issues, revocations)
+        self.assertEqual(set(kept), {b"kept"})
+        self.assertGreater(sum(int(answer) for answer in ended), 0)
+        self.assertEqual(complaints(self.server), [])
+        age(self.server, 3 * 3_600)
+        self.assertEqual(self.server.ask("KEYS", "*"), [])
+
 
 def _word(refusal: Refusal | None) -> str:
     """What the script for leases answers where the ledger refuses."""

@@ -20,8 +20,8 @@ class Link:
     """A connection to Redis that looks after itself.
 
     ``dial`` makes a connection that is fit for its purpose, or raises `AwayError`. What is asked while there is none fails at
-    once, and what is not answered within the settings' deadline costs the connection, so that nothing ever waits behind a
-    server that has gone silent.
+    once; and when something is not answered within the settings' deadline, and nothing else is either, that costs the
+    connection, so that nothing ever waits behind a server that has gone silent.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Link:
         self._tried: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._stopping = False
-        self._waits = _Waits(self._wait)
+        self._waits = _Waits(self._replicated)
         self._log = Logger()
 
     def start(self) -> Deferred[None]:
@@ -109,10 +109,12 @@ class Link:
         return self.wire
 
     async def _answer(self, wire: Wire, answer: Deferred[Any]) -> Any:
+        received = wire.received
         try:
             return await within(self._settings.answer_seconds, self._reactor, answer)
         except AwayError as away:
-            if self.wire is wire and (isinstance(away, SilentError) or "READONLY" in str(away)):
+            silent = isinstance(away, SilentError) and wire.received == received
+            if self.wire is wire and (silent or "READONLY" in str(away)):
                 self.drop(str(away))
             raise
 
@@ -137,7 +139,7 @@ class Link:
 
     async def _use(self, wire: Wire) -> None:
         self._using = self.wire = wire
-        self.why, self._waits = "", _Waits(self._wait)
+        self.why, self._waits = "", _Waits(self._replicated)
         self._log.info("Redis: connected for {purpose}", purpose=self._purpose)
         self._tried_once()
         why = await wire.gone
@@ -149,8 +151,13 @@ class Link:
             self._log.warn("Redis: no connection for {purpose}: {why}", purpose=self._purpose, why=why)
         self.why = why
 
-    async def _wait(self, wire: Wire) -> Any:
-        return await self._answer(wire, wire.call("WAIT", 1, round(self._settings.answer_seconds * 500)))
+    async def _replicated(self, wire: Wire) -> bool:
+        """Whether a replica has what was written, or there is none any more."""
+        count = await self._answer(wire, wire.call("WAIT", 1, round(self._settings.answer_seconds * 500)))
+        if isinstance(count, int) and count > 0:
+            return True
+        await ask_role(self._reactor, self._settings, wire)
+        return wire.replicas == 0
 
     def _tried_once(self) -> None:
         if self._tried is not None:
@@ -171,8 +178,8 @@ class _Waits:
     who asked before it.
     """
 
-    def __init__(self, wait: Callable[[Wire], Coroutine[Any, Any, Any]]) -> None:
-        self._wait = wait
+    def __init__(self, replicated: Callable[[Wire], Coroutine[Any, Any, bool]]) -> None:
+        self._replicated = replicated
         self._asking: list[Deferred[AwayError | None]] = []
         self._waiting = False
 
@@ -189,11 +196,8 @@ class _Waits:
     async def _confirm(self, wire: Wire) -> None:
         while self._asking:
             asked, self._asking = self._asking, []
-            away: AwayError | None = None
             try:
-                count = await self._wait(wire)
-                if not (isinstance(count, int) and count > 0):
-                    away = AwayError("no replica has confirmed it")
+                away = None if await self._replicated(wire) else AwayError("no replica has confirmed it")
             except AwayError as error:
                 away = error
             for each in asked:

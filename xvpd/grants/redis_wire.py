@@ -51,6 +51,12 @@ class Wire:
         """How many replicas the server had when it was last asked."""
         self._protocol = protocol
 
+    @property
+    def received(self) -> int:
+        """How often something has come: while this grows the server is there, however long its answers take."""
+        received: int = self._protocol.received
+        return received
+
     def call(self, *command: str | bytes | int) -> Deferred[Any]:
         """Send a command. Fails with `AwayError` when the connection is lost or the server answers with an error."""
         return self._send(lambda: self._protocol.execute_command(*command))
@@ -257,8 +263,10 @@ class _Guarded:
     turn of the (global) reactor for every string that is received."""
 
     why = ""
+    received = 0
 
     def dataReceived(self: Any, data: bytes) -> None:
+        self.received += 1
         self.rest = data
         try:
             while self.rest:
