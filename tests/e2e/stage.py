@@ -15,6 +15,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from tests.sim.pools import PoolCase, certificates
 from xvpd.api.auth import digest_of
 from xvpd.config import load
+from xvpd.daemon import Daemon
 from xvpd.sim.pool import DEMO_VMS, SimulatedPool
 from xvpd.sim.viewer import Viewer
 from xvpd.tap import compose
@@ -38,35 +39,42 @@ class StageCase(PoolCase):
 
     async def raise_curtain(self, **options: Any) -> SimulatedPool:
         """Start a pool (``vms`` and its other options) and a daemon (``console``, ``grants``: more keys of these sections)."""
-        console, grants = options.pop("console", {}), options.pop("grants", {})
+        self._sections = {"console": {"drain_timeout": 0, **options.pop("console", {})}, "grants": options.pop("grants", {})}
         options.setdefault("vms", DEMO_VMS)
-        pool = self.pool(password=PASSWORD, **options)
-        door = certificates()[0]
+        self._pool = pool = self.pool(password=PASSWORD, **options)
+        self.console_port, self.api_port, self.daemon = await self.another_node()
+        return pool
+
+    async def another_node(self) -> tuple[int, int, Daemon]:
+        """Start a daemon with the same configuration on ports of its own: the console door's, and the API's."""
+        console_port, api_port, door = free_port(), free_port(), certificates()[0]
         self.cafile = self.write("door.pem", door.certificate_pem.decode())
-        self.console_port, self.api_port = free_port(), free_port()
         text = f"""
             [console]
-            listen = ["tcp:{self.console_port}:interface=127.0.0.1"]
-            base_url = "https://127.0.0.1:{self.console_port}"
+            listen = ["tcp:{console_port}:interface=127.0.0.1"]
+            base_url = "https://127.0.0.1:{console_port}"
             certificate = "{self.cafile}"
             private_key = "{self.write("door.key", door.private_key_pem.decode())}"
             [api]
-            listen = ["tcp:{self.api_port}:interface=127.0.0.1"]
+            listen = ["tcp:{api_port}:interface=127.0.0.1"]
             keys_file = "{self.write("keys", f"portal issuer {digest_of(KEY)}")}"
+            [state]
+            dir = "{self.directory}"
             [[pool]]
             name = "lab"
-            hosts = {json.dumps(pool.addresses)}
-            port = {pool.port}
-            username = "{pool.username}"
+            hosts = {json.dumps(self._pool.addresses)}
+            port = {self._pool.port}
+            username = "{self._pool.username}"
             password_file = "{self.write("password", PASSWORD)}"
-            fingerprint_sha256 = {json.dumps(pool.fingerprints)}
+            fingerprint_sha256 = {json.dumps(self._pool.fingerprints)}
             """
-        daemon = compose(reactor, load(text, "xvpd.toml", {"console": {"drain_timeout": 0, **console}, "grants": grants}))
+        daemon = compose(reactor, load(text, "xvpd.toml", self._sections))
         daemon.privilegedStartService()
+        ready = daemon.ready()
         daemon.startService()
-        self.daemon = daemon
         self.addCleanup(lambda: daemon.running and maybeDeferred(daemon.stopService))
-        return pool
+        await ready
+        return console_port, api_port, daemon
 
     def write(self, name: str, text: str) -> str:
         """A file in the test's directory; returns its path."""
