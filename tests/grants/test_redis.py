@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
 
 from tests.certificates import Identity, make_identity
@@ -32,9 +33,12 @@ class RedisCase(TestCase):
 
     timeout = 60
 
+    answer_seconds = 2.0
+
     def store(self, url: str, node: str = "node-a", password: str = "", ca_file: str = "") -> RedisStore:
         """A store that is not started yet, and will be stopped."""
-        store = RedisStore(reactor, parse_redis_url(url, password, ca_file), node, os.urandom)
+        settings = replace(parse_redis_url(url, password, ca_file), answer_seconds=self.answer_seconds)
+        store = RedisStore(reactor, settings, node, os.urandom)
         self.addCleanup(store.stop)
         return store
 
@@ -197,6 +201,7 @@ class TlsTests(RedisCase):
         expired = await self.server(make_identity("localhost", issuer=authority, days=-1))
         plain = RedisServer(self)
         await plain.start()
+        self.answer_seconds = 0.5
         for port, ca_file, complaint in (
             (elsewhere, trusted, "elsewhere|Mismatch"),
             (stranger, trusted, "certificate verify failed"),
@@ -233,6 +238,7 @@ class FaultTests(RedisCase):
         self.assertEqual(await store.redeem(grant.digest, "s1", CLIENT), grant)
 
     async def test_a_server_that_hangs_lets_nobody_in_and_takes_no_use(self) -> None:
+        self.answer_seconds = 0.5
         server, store = await self.server_and_store()
         grant = await self.issued(store, uses=1)
         lease = await store.lease(a_session("s0", grant), Caps())
@@ -300,6 +306,14 @@ class FaultTests(RedisCase):
         server.ask("CONFIG", "SET", "maxmemory", 0)
         self.assertEqual(await store.redeem(grant.digest, "s1", CLIENT), grant)
 
+    async def test_a_server_that_may_forget_grants_is_warned_of(self) -> None:
+        with capturedLogs() as events:
+            server = RedisServer(self, "maxmemory-policy allkeys-lru")
+            await server.start()
+            store = self.store(f"redis://127.0.0.1:{server.port}")
+            await store.start()
+            await until(lambda: any("allkeys-lru" in str(formatEvent(event)) for event in events), "no warning")
+
     async def test_a_server_that_forgot_the_scripts_is_given_them_again(self) -> None:
         server, store = await self.server_and_store()
         grant = await self.issued(store)
@@ -308,6 +322,7 @@ class FaultTests(RedisCase):
             self.assertEqual(await store.redeem(grant.digest, f"s{n}", CLIENT), grant)
 
     async def test_what_is_no_redis_is_away_and_causes_no_traceback(self) -> None:
+        self.answer_seconds = 0.2
         proxy = RedisProxy(self, free_port())
         for nonsense in (
             b"\xff\xfe\r\n",
@@ -321,8 +336,7 @@ class FaultTests(RedisCase):
             b"x" * 100_000,
         ):
             proxy.says = nonsense
-            settings = replace(parse_redis_url(f"redis://127.0.0.1:{proxy.listens_at}"), answer_seconds=0.2)
-            store = RedisStore(reactor, settings, "node-a", os.urandom)
+            store = self.store(f"redis://127.0.0.1:{proxy.listens_at}")
             await store.start()
             self.why(store)
             await store.stop()
@@ -506,6 +520,8 @@ class ReplicaTests(RedisCase):
         replica = RedisServer(self, f"replicaof 127.0.0.1 {master.port}", "repl-diskless-load swapdb")
         await replica.start()
         await until(lambda: len(master.ask("ROLE")[2]) == 1, "no replication")
+        master.ask("PUBLISH", "a-channel", "something to replicate")
+        await until(lambda: int(master.ask("ROLE")[2][0][2]) > 0, "the replica confirmed nothing")
         store = self.store(f"redis://127.0.0.1:{master.port}")
         await store.start()
         self.assertIsNone(store.ready())
@@ -529,6 +545,7 @@ class ReplicaTests(RedisCase):
         self.assertEqual(outcomes.count(grant), 100)
 
     async def test_what_no_replica_confirms_is_refused_and_given_back(self) -> None:
+        self.answer_seconds = 1.0
         _, replica, store = await self.pair()
         counted, uncounted = await self.issued(store, "counted", uses=1), await self.issued(store, "uncounted")
         replica.pause()

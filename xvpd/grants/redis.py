@@ -8,6 +8,7 @@ ends of sessions and uncounted uses are not waited for, and may be lost. Nothing
 Redis must not evict (``maxmemory-policy noeviction``), or it would lose grants that it had kept.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from xvpd.grants.grant import Grant
@@ -56,6 +58,7 @@ _AT_ONCE: Final = 500
 """How many records one script reads: Redis does nothing else meanwhile."""
 _PUT_OFF: Final = 10_000
 """How many orders to give something back wait at most for Redis to return."""
+_POLICY: Final = re.compile(rb"^maxmemory_policy:([\w-]+)", re.MULTILINE)
 _REFUSALS: Final = {
     reason.word.encode(): Refusal(reason)
     for reason in (Reason.TOKEN_UNKNOWN, Reason.TOKEN_REVOKED, Reason.TOKEN_USED, Reason.TOKEN_EXPIRED)
@@ -72,6 +75,7 @@ class RedisStore:
         self._commands = Link(reactor, settings, lambda: dial(reactor, settings), random_bytes, "commands")
         self._orders = Orders(reactor, settings, node, random_bytes, self._commands)
         self._orders.caught_up = self._catch_up
+        self._commands.came = self._came
         self._put_off: deque[tuple[str | bytes, ...]] = deque(maxlen=_PUT_OFF)
         self._catching_up = False
         self._log = Logger()
@@ -209,9 +213,7 @@ class RedisStore:
     def _catch_up(self) -> None:
         if self._put_off and not self._catching_up:
             self._catching_up = True
-            Deferred.fromCoroutine(self._do_what_was_put_off()).addErrback(
-                lambda failure: self._log.failure("Redis: xvpd failed", failure)
-            )
+            Deferred.fromCoroutine(self._do_what_was_put_off()).addErrback(self._broke)
 
     async def _do_what_was_put_off(self) -> None:
         for _ in range(len(self._put_off)):
@@ -219,6 +221,23 @@ class RedisStore:
         self._catching_up = False
 
     # Beginning and end.
+
+    def _came(self) -> None:
+        self._orders.beat()
+        Deferred.fromCoroutine(self._warn_of_eviction()).addErrback(self._broke)
+
+    async def _warn_of_eviction(self) -> None:
+        with suppress(AwayError):
+            told = await self._commands.call("INFO", "memory")
+            policy = _POLICY.search(told) if isinstance(told, bytes) else None
+            if policy is not None and policy[1] != b"noeviction":
+                self._log.warn(
+                    "Redis evicts keys when its memory is full (maxmemory-policy {policy}), grants too: set noeviction",
+                    policy=policy[1].decode("ascii", "replace"),
+                )
+
+    def _broke(self, failure: Failure) -> None:
+        self._log.failure("Redis: xvpd failed", failure)
 
     async def _start(self) -> None:
         await self._commands.start()

@@ -35,6 +35,8 @@ class Link:
         self.wire: Wire | None = None
         self.why = "not connected yet"
         """Why there is no connection, when there is none."""
+        self.came: Callable[[], None] = lambda: None
+        """Called whenever there is a connection again."""
         self._reactor = reactor
         self._settings = settings
         self._dial = dial
@@ -142,6 +144,7 @@ class Link:
         self.why, self._waits = "", _Waits(self._replicated)
         self._log.info("Redis: connected for {purpose}", purpose=self._purpose)
         self._tried_once()
+        self.came()
         why = await wire.gone
         self._using = self.wire = None
         self._lost(self.why or why, news=not self._stopping)
