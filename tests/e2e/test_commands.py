@@ -1,6 +1,7 @@
 """The commands as a person runs them: real processes, their exit status, and what they say."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -55,6 +56,14 @@ class _Case(SynchronousTestCase):
         # Relative, because the name of a unix socket may have 107 bytes.
         path.write_text(more + _CONFIG.format(directory=".", port=refusing.getsockname()[1]))
         return path
+
+    def free_port(self) -> int:
+        """A port of the loopback interface that nobody has at the moment."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+        assert isinstance(port, int)
+        return port
 
     def occupied_port(self) -> int:
         taken = socket.socket()
@@ -175,8 +184,11 @@ class DaemonTests(_Case):
             )
         self.addCleanup(self.process.wait, _SECONDS)
         self.addCleanup(self.process.kill)
+        self.wait_until_it_says("xvpd is ready")
+
+    def wait_until_it_says(self, words: str) -> None:
         deadline = time.monotonic() + _SECONDS
-        while "xvpd is ready" not in self.said():
+        while words not in self.said():
             self.assertIsNone(self.process.poll(), self.said())
             self.assertLess(time.monotonic(), deadline, self.said())
             time.sleep(0.05)
@@ -209,12 +221,31 @@ class DaemonTests(_Case):
         self.assertTrue((self.directory / "console").is_socket())
         self.assert_ends_with(signal.SIGTERM)
 
-    def test_simulation(self) -> None:
-        any_port = (
-            "--set",
-            'console.listen=["tcp:0:interface=127.0.0.1"]',
-            "--set",
-            'api.listen=["tcp:0:interface=127.0.0.1"]',
+    def test_simulation_and_what_it_says_to_type(self) -> None:
+        """What `make run` starts: the command that it prints takes a picture through the console that it opened."""
+        api = f'api.listen=["tcp:{self.free_port()}:interface=127.0.0.1"]'
+        port = self.free_port()
+        console = f'console.listen=["tcp:{port}:interface=127.0.0.1"]'
+        base_url = f'console.base_url="https://127.0.0.1:{port}"'
+        self.start(*_TWISTD, "--simulate", "--set", api, "--set", console, "--set", base_url)
+        self.wait_until_it_says("Ctrl-C ends it.")
+        (command,) = (line.strip() for line in self.said().splitlines() if "-m xvpd.sim.viewer" in line)
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
         )
-        self.start(*_TWISTD, "--simulate", *any_port)
+        self.assertEqual(done.returncode, 0, done)
+        picture = self.directory / shlex.split(command)[-1]
+        self.assertTrue(picture.read_bytes().startswith(b"\x89PNG\r\n"))
+        self.assert_ends_with(signal.SIGINT)
+
+    def test_simulation_that_is_ended_at_once(self) -> None:
+        api = f'api.listen=["tcp:{self.free_port()}:interface=127.0.0.1"]'
+        console = 'console.listen=["tcp:0:interface=127.0.0.1"]'
+        self.start(*_TWISTD, "--simulate", "--set", api, "--set", console)
         self.assert_ends_with(signal.SIGINT)

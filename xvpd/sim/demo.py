@@ -17,6 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from xvpd.config import Config, ConfigError
 from xvpd.daemon import Daemon
@@ -100,7 +101,7 @@ class Demo:
 
         Not for a configuration that the user brought, nor when the API listens elsewhere: its keys or its place are not ours.
         """
-        api = re.fullmatch(r"tcp:(\d+):interface=127\.0\.0\.1", config.api.listen[0])
+        api = re.fullmatch(r"tcp:([1-9]\d*):interface=127\.0\.0\.1", config.api.listen[0])
         if self._key is None or api is None:
             return succeed(None)
         base = f"http://127.0.0.1:{api[1]}/v1/consoles"
@@ -160,11 +161,15 @@ class Demonstration(Service):
         super().startService()
         self._daemon.startService()
         inviting = self._daemon.ready().addCallback(lambda _: self._demo.announce(self._config))
-        inviting.addErrback(lambda failure: self._log.failure("there is nothing to try", failure))
+        inviting.addErrback(self._not_invited)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
+
+    def _not_invited(self, failure: Failure) -> None:
+        if self.running:  # who stops it before it could be tried is told nothing
+            self._log.failure("there is nothing to try", failure)
 
     async def _stop(self) -> None:
         await self._daemon.stopService()
