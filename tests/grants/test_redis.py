@@ -79,6 +79,18 @@ class RedisCase(TestCase):
         return heard
 
 
+class Late:
+    """The reactor, with a clock that is late by so many seconds."""
+
+    by = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def seconds(self) -> float:
+        return reactor.seconds() + self.by
+
+
 class ConnectingTests(RedisCase):
     """Being let in, and by whom."""
 
@@ -405,6 +417,25 @@ class RevocationTests(RedisCase):
                 (Selector("session", "s444"), Reason.REVOKED),
             ],
         )
+
+    async def test_a_node_that_was_cut_off_for_longer_than_revocations_are_remembered_keeps_only_what_is_known(self) -> None:
+        server, a = await self.server_and_store()
+        for hours, expected in ((0.5, []), (1.5, [(Selector("session", "s1"), Reason.REVOKED)])):
+            proxy, late = RedisProxy(self, server.port), Late()
+            b = RedisStore(late, parse_redis_url(f"redis://127.0.0.1:{proxy.listens_at}"), f"node-{hours}", os.urandom)
+            self.addCleanup(b.stop)
+            await b.start()
+            cuts = self.cuts(b)
+            known = await self.issued(a, f"known-{hours}")
+            sessions = [a_session("s1", a_grant("forgotten")), a_session("s2", known)]
+            b.reconcile(lambda sessions=sessions: sessions)  # type: ignore[misc]
+            proxy.resets = 1_000
+            proxy.cut()
+            await self.until_away(b)
+            late.by += hours * 3_600
+            proxy.resets = 0
+            await self.until_ready(b)
+            self.assertEqual(cuts, expected)
 
     async def test_a_subscription_that_is_lost_alone_is_taken_up_again_and_what_was_missed_is_cut(self) -> None:
         server, a, _, b = await self.two_nodes()
