@@ -173,7 +173,8 @@ for _, key in ipairs(redis.call('KEYS', 'xvpd:*')) do
     elseif kind == 'hash' then
       for _, field in ipairs(redis.call('HKEYS', key)) do
         local value = redis.call('HGET', key, field)
-        if field == 'expires' or field == 'rights' or (string.sub(field, 1, 5) == 'open:' and value ~= 'use') then
+        local moment = field == 'expires' or field == 'rights' or field == 'began'
+        if moment or (string.sub(field, 1, 5) == 'open:' and value ~= 'use') then
           redis.call('HSET', key, field, sooner(value))
         end
       end

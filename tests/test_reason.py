@@ -33,7 +33,7 @@ class ReasonTests(SynchronousTestCase):
 
     def test_a_token_that_was_good_once_reads_like_one_that_never_was(self) -> None:
         tokens = [reason for reason in Reason if reason.name.startswith("TOKEN_")]
-        self.assertEqual(len(tokens), 4)
+        self.assertEqual(len(tokens), 5)
         self.assertEqual(len({(reason.status, reason.sentence) for reason in tokens}), 1)
 
     def test_a_refusal_as_text(self) -> None:

@@ -33,6 +33,7 @@ class Reason(Enum):
     CLIENT_PROTOCOL = 8, None, "The viewer did not speak the RFB protocol as expected."
     CLIENT_SLOW = 9, None, "The viewer took too long to start the RFB protocol."
     CLIENT_LEFT = 10, None, "The viewer left before the console was open."
+    MAX_DURATION = 11, 401, "The console was open for as long as it may be; ask for a new console URL."
 
     # The request itself.
     BAD_REQUEST = 20, 400, "This is not a console request."
@@ -52,6 +53,7 @@ class Reason(Enum):
     TOKEN_EXPIRED = 41, 401, "The token is not valid; ask for a new console URL."
     TOKEN_USED = 42, 401, "The token is not valid; ask for a new console URL."
     TOKEN_REVOKED = 43, 401, "The token is not valid; ask for a new console URL."
+    TOKEN_ELSEWHERE = 44, 401, "The token is not valid; ask for a new console URL."
 
     # Who is asking the API.
     UNAUTHORIZED = 50, 401, "An API key is required."

@@ -281,6 +281,98 @@ class GrantPromises(StoreCase):
         await self.redeemed(store, grant, "s3")
         await self.refused(store, grant, "s4", Reason.TOKEN_EXPIRED)
 
+    # Where clients must come from.
+
+    async def test_lets_in_only_clients_from_the_grants_network(self) -> None:
+        store = await self.node()
+        for network, inside, outside in (
+            ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
+            ("192.0.2.7/32", "192.0.2.7", "192.0.2.6"),
+            ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
+            ("192.0.2.0/25", "::ffff:192.0.2.5", "::ffff:192.0.2.200"),
+            ("::/0", "fe80::1%eth0", "::ffff:192.0.2.5"),
+            ("192.0.2.0/24", "192.0.2.1", "unix"),
+        ):
+            grant = await self.issued(store, f"{network} {inside}", client=network, uses=1)
+            self.assertEqual(await store.redeem(grant.digest, "s1", outside), Refusal(Reason.TOKEN_ELSEWHERE))
+            self.assertEqual(await store.redeem(grant.digest, "s2", inside), grant)
+
+    async def test_lets_in_clients_from_anywhere_when_there_is_no_network(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store)
+        for n, client in enumerate(("192.0.2.7", "2001:db8::1", "unix")):
+            self.assertEqual(await store.redeem(grant.digest, f"s{n}", client), grant)
+
+    async def test_a_session_is_resumed_from_the_grants_network_alone(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store, client="192.0.2.0/24", uses=1)
+        await self.redeemed(store, grant, "s1")
+        await store.ended(grant, "s1", Reason.STOPPED)
+        self.assertEqual(await store.redeem(grant.digest, "s2", "198.51.100.1"), Refusal(Reason.TOKEN_ELSEWHERE))
+        await self.redeemed(store, grant, "s3")
+
+    # How long it may all last.
+
+    async def test_a_token_is_good_for_its_max_duration_from_its_first_redeem_on(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store, max_duration=200.0)
+        await self.advance(300)
+        await self.redeemed(store, grant, "s1")
+        await self.advance(150)
+        await self.redeemed(store, grant, "s2")
+        await self.advance(51)
+        await self.refused(store, grant, "s3", Reason.TOKEN_EXPIRED)
+
+    async def test_a_session_is_never_resumed_past_its_grants_max_duration(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store, max_duration=TTL + 200, uses=1)
+        await self.redeemed(store, grant, "s1")
+        await self.advance(TTL + 100)
+        await store.ended(grant, "s1", Reason.HYPERVISOR_LOST)
+        await self.redeemed(store, grant, "s2")
+        await self.advance(50)
+        await store.ended(grant, "s2", Reason.HYPERVISOR_LOST)
+        await self.advance(51)
+        await self.refused(store, grant, "s3", Reason.TOKEN_EXPIRED)
+
+    async def test_a_lease_says_what_is_left_of_the_max_duration(self) -> None:
+        a, b = await self.nodes(2)
+        grant = await self.issued(a, max_duration=500.0)
+        for n, left in enumerate((500, 300, 0)):
+            if left:
+                await self.redeemed(a, grant, f"s{n}")
+            lease = await self.leased(b, a_session(f"s{n}", grant))
+            assert lease.seconds_left is not None
+            self.assertTrue(left - 30 < lease.seconds_left <= left, lease.seconds_left)
+            await self.advance(200 if left == 500 else 400)
+        endless = await self.issued(a, "endless")
+        await self.redeemed(a, endless, "s1")
+        self.assertIsNone((await self.leased(b, a_session("endless", endless))).seconds_left)
+
+    async def test_what_is_past_its_max_duration_is_neither_listed_nor_there_to_be_revoked(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store, max_duration=200.0)
+        await self.redeemed(store, grant, "s1")
+        await store.ended(grant, "s1", Reason.STOPPED)
+        self.assertEqual(await store.grants(None), [grant])
+        await self.advance(201)
+        self.assertEqual(await store.grants(None), [])
+        self.assertEqual(await store.revoke(Selector("grant", grant.id)), Revoked(0))
+
+    async def test_a_max_duration_begins_anew_when_the_only_redeem_was_given_back(self) -> None:
+        store = await self.node()
+        grant = await self.issued(store, max_duration=200.0)
+        await self.redeemed(store, grant, "s1")
+        await self.advance(150)
+        await store.give_back(grant, "s1")
+        await self.redeemed(store, grant, "s2")
+        await self.advance(150)
+        await self.redeemed(store, grant, "s3")
+        await store.give_back(grant, "s3")
+        await self.advance(51)
+        await self.refused(store, grant, "s4", Reason.TOKEN_EXPIRED)
+
     # Revoking a token.
 
     async def test_revokes_by_grant_and_by_digest(self) -> None:

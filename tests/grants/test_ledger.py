@@ -22,7 +22,7 @@ class ForgettingTests(SynchronousTestCase):
             grant = a_grant(f"token-{n}", uses=n % 3, vm_uuid=f"vm-{n % 7}", user=f"user-{n % 5 or ''}")
             session = a_session(f"s{n}", grant, host=f"host-{n % 3}")
             self.assertTrue(self.ledger.issue(NOW, grant))
-            self.assertEqual(self.ledger.redeem(NOW, grant.digest, session.id), grant)
+            self.assertEqual(self.ledger.redeem(NOW, grant.digest, session.id, "192.0.2.7"), grant)
             self.assertIsNone(self.ledger.lease(NOW, session, Caps()))
             self.ledger.renew(NOW + 1, session, Activity())
             if n % 2:
@@ -41,7 +41,7 @@ class ForgettingTests(SynchronousTestCase):
 
     def test_a_strangers_questions_leave_nothing(self) -> None:
         for n in range(1_000):
-            self.assertIsInstance(self.ledger.redeem(NOW, f"digest-{n}", f"s{n}"), Refusal)
+            self.assertIsInstance(self.ledger.redeem(NOW, f"digest-{n}", f"s{n}", "192.0.2.7"), Refusal)
             self.ledger.give_back(NOW, f"digest-{n}", f"s{n}")
             self.ledger.ended(NOW, f"digest-{n}", f"s{n}", resumable=True)
             self.ledger.release(NOW, f"s{n}")
@@ -51,12 +51,12 @@ class ForgettingTests(SynchronousTestCase):
     def test_a_lease_renewed_for_ever_and_a_token_resumed_for_ever_stay_small(self) -> None:
         grant = a_grant(uses=1)
         self.ledger.issue(NOW, grant)
-        self.ledger.redeem(NOW, grant.digest, "s0")
+        self.ledger.redeem(NOW, grant.digest, "s0", "192.0.2.7")
         for n in range(2_000):
             now = NOW + n * LEASE_SECONDS / 3
             self.ledger.renew(now, a_session(f"s{n}", grant), Activity())
             self.ledger.ended(now, grant.digest, f"s{n}", resumable=True)
-            self.assertEqual(self.ledger.redeem(now, grant.digest, f"s{n + 1}"), grant)
+            self.assertEqual(self.ledger.redeem(now, grant.digest, f"s{n + 1}", "192.0.2.7"), grant)
             self.ledger.release(now, f"s{n}")
         self.assertLess(self.ledger.size(), 1_000)
 
@@ -64,4 +64,4 @@ class ForgettingTests(SynchronousTestCase):
         grant = a_grant()
         self.ledger.issue(NOW, grant)
         self.ledger.revoke(NOW + TTL - 1, Selector("grant", grant.id))
-        self.assertIsInstance(self.ledger.redeem(NOW - 86_400, grant.digest, "s1"), Refusal)
+        self.assertIsInstance(self.ledger.redeem(NOW - 86_400, grant.digest, "s1", "192.0.2.7"), Refusal)

@@ -27,12 +27,12 @@ SESSION = a_session("s1", GRANT)
 class RecordTests(SynchronousTestCase):
     """What was kept comes back as it was, or not at all."""
 
-    @given(st.builds(Grant))
+    @given(st.builds(Grant, client=st.text(), max_duration=st.floats(0, 1e12)))
     def test_a_grant_comes_back_as_it_was(self, grant: Grant) -> None:
         if all(abs(number) < float("inf") for number in (grant.issued_at, grant.expires_at, grant.resume)):
             self.assertEqual(grant_from_json(grant_to_json(grant).encode()), grant)
 
-    @given(st.builds(Session, since=st.floats(0, 1e12), grant=st.just(GRANT)), st.integers(0, 2**60))
+    @given(st.builds(Session, since=st.floats(0, 1e12), grant=st.just(GRANT), pool=st.text()), st.integers(0, 2**60))
     def test_a_session_comes_back_as_it_was(self, session: Session, count: int) -> None:
         activity = Activity(count, count // 2, 12.5)
         self.assertEqual(session_from_json(session_to_json(session, activity).encode()), (session, activity))

@@ -11,6 +11,7 @@ from tests.grants.samples import a_grant, a_session
 from tests.redis_server import RedisServer, age
 from xvpd.grants import redis_scripts as scripts
 from xvpd.grants.ledger import Ledger
+from xvpd.grants.network import address_bits, network_bits
 from xvpd.grants.store import Caps, Selector, Session
 from xvpd.reason import Reason, Refusal
 
@@ -79,17 +80,20 @@ class Both:
             self._now, self._passed = self._now + seconds, self._passed + seconds
             age(self._server, seconds)
 
-    def issue(self, token: str, uses: int, ttl: float, resume: float) -> None:
-        old = self._grants[token]
-        grant = self._grants[token] = replace(old, uses=uses, resume=resume, expires_at=old.issued_at + ttl)
+    def issue(self, token: str, uses: int, times: tuple[float, float, float], client: str) -> None:
+        (ttl, resume, duration), old = times, self._grants[token]
+        grant = self._grants[token] = replace(
+            old, uses=uses, resume=resume, expires_at=old.issued_at + ttl, client=client, max_duration=duration
+        )
         names = (grant.digest, grant.id, grant.vm_uuid, grant.user, grant.issuer)
-        answer = self._run(scripts.ISSUE, *names, uses, round(ttl * 1000), round(resume * 1000), grant.id, HOUR)
+        limits = (network_bits(client), round(duration * 1000))
+        answer = self._run(scripts.ISSUE, *names, uses, round(ttl * 1000), round(resume * 1000), grant.id, HOUR, *limits)
         self._case.assertEqual(answer, "kept" if self._ledger.issue(self._now, grant) else "known")
 
-    def redeem(self, token: str, session_id: str) -> None:
+    def redeem(self, token: str, session_id: str, client: str) -> None:
         digest = self._grants[token].digest
-        outcome = self._ledger.redeem(self._now, digest, session_id)
-        answer = self._run(scripts.REDEEM, digest, session_id).lstrip("!=")
+        outcome = self._ledger.redeem(self._now, digest, session_id, client)
+        answer = self._run(scripts.REDEEM, digest, session_id, address_bits(client)).lstrip("!=")
         self._case.assertEqual(answer, outcome.reason.word if isinstance(outcome, Refusal) else outcome.id)
 
     def give_back(self, token: str, session_id: str) -> None:
@@ -107,8 +111,14 @@ class Both:
         refusal = self._ledger.lease(self._now, session, CAPS)
         caps = (CAPS.per_vm, CAPS.per_host, CAPS.per_user)
         places = [word for place, cap in zip(self._places(session), caps, strict=False) for word in (*place, cap)]
-        answer = self._run(scripts.LEASE, session_id, session.grant.digest, "{}", 30_000, HOUR, *places)
+        answer, _, left = self._run(scripts.LEASE, session_id, session.grant.digest, "{}", 30_000, HOUR, *places).partition(
+            " "
+        )
         self._case.assertEqual(answer, _word(refusal))
+        if left:
+            expected = self._ledger.seconds_left(self._now, session)
+            assert expected is not None
+            self._case.assertTrue(abs(float(left) / 1000 - expected) < 5, f"{left} ms is not {expected} s")
 
     def release(self, session_id: str) -> None:
         self._ledger.release(self._now, session_id)
@@ -148,9 +158,17 @@ class Both:
 def a_step() -> st.SearchStrategy[tuple[Any, ...]]:
     """One thing that happens. Ends fall on odd seconds and time passes in tens: how long a test takes does not matter."""
     token, session = st.sampled_from(TOKENS), st.sampled_from(SESSIONS)
+    ttl, resume, duration = (
+        st.sampled_from([217.0, 1017.0]),
+        st.sampled_from([0.0, 303.0]),
+        st.sampled_from([0.0, 151.0, 607.0]),
+    )
+    client, home = st.sampled_from(["192.0.2.7", "192.0.2.7", "::ffff:192.0.2.8", "2001:db8::1", "unix"]), "192.0.2.0/24"
     return st.one_of(
-        st.tuples(st.just("issue"), token, st.integers(0, 2), st.sampled_from([217.0, 1017.0]), st.sampled_from([0.0, 303.0])),
-        st.tuples(st.just("redeem"), token, session),
+        st.tuples(
+            st.just("issue"), token, st.integers(0, 2), st.tuples(ttl, resume, duration), st.sampled_from(["", "", home])
+        ),
+        st.tuples(st.just("redeem"), token, session, client),
         st.tuples(st.just("give_back"), token, session),
         st.tuples(st.just("ended"), token, session, st.booleans()),
         st.tuples(st.just("lease"), session),
@@ -182,7 +200,9 @@ class ScriptTests(TestCase):
         revocations: list[tuple[Any, ...]] = []
         for n in range(10_000):
             vm, user = f"vm-{n % 50}", f"user-{n % 37}"
-            issues.append(("EVALSHA", issue, 0, f"digest-{n}", f"id-{n}", vm, user, "portal", 1, 600_000, 0, "{}", HOUR))
+            issues.append(
+                ("EVALSHA", issue, 0, f"digest-{n}", f"id-{n}", vm, user, "portal", 1, 600_000, 0, "{}", HOUR, "", 0)
+            )
             kind, value = (("vm", vm), ("user", user), ("grant", f"id-{n}"), ("digest", f"digest-{n}"))[n % 4]
             revocations.append(("EVALSHA", revoke, 0, kind, value, "1", "", HOUR, "channel", "message"))
         kept, ended = self.server.ask_many(issues, revocations)

@@ -51,7 +51,8 @@ class Relaying:
 
 @implementer(ILease)
 class Lease:
-    def __init__(self) -> None:
+    def __init__(self, seconds_left: float | None = None) -> None:
+        self.seconds_left = seconds_left
         self.renewals: list[Activity] = []
         self.released = 0
 
@@ -110,8 +111,8 @@ class LiveSessionTests(SynchronousTestCase):
         self.assertEqual(self.live.activity(), Activity(10, 20, 5.0))
 
     def test_the_host_is_noted_once_it_is_known(self) -> None:
-        self.live.at_host("host-2")
-        self.assertEqual(self.live.session.host, "host-2")
+        self.live.at_host("host-2", "lab")
+        self.assertEqual((self.live.session.host, self.live.session.pool), ("host-2", "lab"))
 
 
 class SessionsTests(SynchronousTestCase):
@@ -148,7 +149,8 @@ class SessionsTests(SynchronousTestCase):
 
     def test_leases_are_renewed_before_they_lapse_with_the_sessions_activity(self) -> None:
         live, _ = self.live(1)
-        lease = live.lease = Lease()
+        lease = Lease()
+        self.sessions.leased(live, lease)
         self.clock.pump([LEASE_SECONDS / 6] * 6)
         self.assertEqual(lease.renewals, [Activity(10, 20, 5.0)] * 3)
 
@@ -156,9 +158,32 @@ class SessionsTests(SynchronousTestCase):
         live, _ = self.live(1)
         lease = self.successResultOf(self.store.lease(live.session, Caps(per_vm=1)))
         assert not isinstance(lease, Refusal)
-        live.lease = lease
+        self.sessions.leased(live, lease)
         self.sessions.close(live)
         self.assertEqual(self.successResultOf(self.store.sessions()), [])
+
+    def test_a_session_is_cut_when_its_max_duration_is_over(self) -> None:
+        live, relaying = self.live(1)
+        self.sessions.leased(live, Lease(seconds_left=60.0))
+        self.clock.advance(59)
+        self.assertEqual(relaying.stopped, [])
+        self.clock.advance(1)
+        self.assertEqual(relaying.stopped, [Reason.MAX_DURATION])
+        self.sessions.close(live)
+
+    def test_a_session_without_max_duration_is_not(self) -> None:
+        live, relaying = self.live(1)
+        self.sessions.leased(live, Lease())
+        self.clock.advance(10 * 365 * 86_400)
+        self.assertEqual(relaying.stopped, [])
+
+    def test_no_timer_is_left_of_a_session_that_was_closed_before(self) -> None:
+        self.sessions.stopService()
+        live, _ = self.live(1)
+        self.sessions.leased(live, Lease(seconds_left=60.0))
+        self.sessions.close(live)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.sessions.startService()
 
     def test_empty_fires_when_the_last_session_is_closed(self) -> None:
         self.successResultOf(self.sessions.empty())

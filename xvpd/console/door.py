@@ -212,11 +212,11 @@ class Door(Factory):
         if isinstance(location, Refusal):
             return location
         visit.location = location
-        live.at_host(location.host_uuid)
+        live.at_host(location.host_uuid, location.pool)
         lease = await self._store.lease(live.session, self._limits.caps)
         if isinstance(lease, Refusal):
             return lease
-        live.lease = lease
+        self._sessions.leased(live, lease)
         dialled_at = self._clock.seconds()
         tunnel = await live.unless_cut(self._hypervisor.dial(location, visit.request_id))
         self._metrics.dial_seconds.observe(self._clock.seconds() - dialled_at)

@@ -42,6 +42,10 @@ class Grant:
     """How often the token may be redeemed; 0 is any number of times until it expires, as in Nova."""
     resume: float
     """Seconds within which a session that ended by no fault of the client may be taken up again."""
+    client: str = ""
+    """The network, in CIDR form, that the client must come from; empty: any."""
+    max_duration: float = 0.0
+    """Seconds, from its first redeem, after which all is over: its sessions, resumed ones too, and the token; 0: never."""
 
 
 def mint_token(random_bytes: Callable[[int], bytes]) -> str:

@@ -5,11 +5,13 @@ so that nothing grows for ever and no timer is needed. The memory store is this 
 """
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xvpd.grants.grant import Grant
+from xvpd.grants.network import address_bits, network_bits
 from xvpd.grants.store import LEASE_SECONDS, TOMBSTONE_SECONDS, Activity, Caps, Selector, Session
 from xvpd.reason import Reason, Refusal
 
@@ -43,16 +45,20 @@ class Ledger:
         self._keep(record, record.expires + TOMBSTONE_SECONDS)
         return True
 
-    def redeem(self, now: float, digest: str, session_id: str) -> Grant | Refusal:
-        """Take a right to resume or a use for a session."""
+    def redeem(self, now: float, digest: str, session_id: str, client: str) -> Grant | Refusal:
+        """Take a right to resume or a use for a session of the client at this address."""
         self._forget(now)
         record = self._records.get(digest)
         if record is None:
             return Refusal(Reason.TOKEN_UNKNOWN)
         if record.revoked:
             return Refusal(Reason.TOKEN_REVOKED)
+        if not address_bits(client).startswith(network_bits(record.grant.client)):
+            return Refusal(Reason.TOKEN_ELSEWHERE)
         if session_id in record.open:
             return Refusal(Reason.TOKEN_USED)
+        if now >= record.over:
+            return Refusal(Reason.TOKEN_EXPIRED)
         right = record.soonest_right(now) if record.is_counted or now >= record.expires else None
         if right is not None:
             record.rights.remove(right)
@@ -63,6 +69,8 @@ class Ledger:
         else:
             record.used += 1
         record.open[session_id] = right
+        if record.began is None:
+            record.began = now
         return record.grant
 
     def give_back(self, now: float, digest: str, session_id: str) -> None:
@@ -74,6 +82,8 @@ class Ledger:
         right = record.open.pop(session_id)
         if right is None:
             record.used -= 1
+            if not record.used:
+                record.began = None
         else:
             record.rights.append(right)
 
@@ -85,7 +95,7 @@ class Ledger:
             return
         del record.open[session_id]
         if resumable and not record.revoked:
-            until = now + record.grant.resume
+            until = min(now + record.grant.resume, record.over)
             record.rights = [right for right in record.rights if right > now] + [until]
             self._keep(record, until + TOMBSTONE_SECONDS)
 
@@ -141,6 +151,13 @@ class Ledger:
             self._lease_ends.forget(session_id)
             self._drop_lease(session_id)
 
+    def seconds_left(self, now: float, session: Session) -> float | None:
+        """How long a session may go on until its grant's max_duration is over; None if it has none."""
+        record = self._records.get(session.grant.digest)
+        if record is None or record.began is None:
+            return session.grant.max_duration or None
+        return max(0.0, record.over - now) if record.grant.max_duration else None
+
     def against(self, now: float, session: Session) -> Reason | None:
         """Why a session may not go on: REVOKED, KILLED, or nothing."""
         self._forget(now)
@@ -195,6 +212,15 @@ class _Record:
     """What each session that has redeemed took: a use (None), or a right to resume (until when it was good)."""
     rights: list[float] = field(default_factory=list)
     """Until when each right to resume is good."""
+    began: float | None = None
+    """When the first of the sessions that were not given back redeemed."""
+
+    @property
+    def over(self) -> float:
+        """When its max_duration is over."""
+        if self.began is None or not self.grant.max_duration:
+            return math.inf
+        return self.began + self.grant.max_duration
 
     @property
     def is_counted(self) -> bool:
@@ -212,7 +238,7 @@ class _Record:
         return not self.revoked and (bool(self.open) or self.is_redeemable(now))
 
     def is_redeemable(self, now: float) -> bool:
-        if self.revoked:
+        if self.revoked or now >= self.over:
             return False
         return self.soonest_right(now) is not None or (now < self.expires and not self.is_used_up)
 

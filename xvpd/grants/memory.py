@@ -53,7 +53,7 @@ class MemoryStore:
         return succeed(None if kept else Refusal(Reason.INTERNAL, f"grant {grant.id} or its digest exists already"))
 
     def redeem(self, digest: str, session_id: str, client: str) -> Deferred[Grant | Refusal]:
-        return succeed(self._ledger.redeem(self._now(), digest, session_id))
+        return succeed(self._ledger.redeem(self._now(), digest, session_id, client))
 
     def give_back(self, grant: Grant, session_id: str) -> Deferred[None]:
         self._ledger.give_back(self._now(), grant.digest, session_id)
@@ -76,8 +76,11 @@ class MemoryStore:
         return succeed(sorted(self._ledger.sessions(self._now()), key=lambda entry: entry[0].since))
 
     def lease(self, session: Session, caps: Caps) -> Deferred[ILease | Refusal]:
-        refusal = self._ledger.lease(self._now(), session, caps)
-        return succeed(refusal if refusal is not None else _Lease(self._clock, self._ledger, session, self._cut))
+        now = self._now()
+        refusal = self._ledger.lease(now, session, caps)
+        if refusal is not None:
+            return succeed(refusal)
+        return succeed(_Lease(self._clock, self._ledger, session, self._cut, self._ledger.seconds_left(now, session)))
 
     def watch(self, cut: Cut) -> None:
         self._mine.append(cut)
@@ -108,7 +111,8 @@ class MemoryStore:
 
 @implementer(ILease)
 class _Lease:
-    def __init__(self, clock: IReactorTime, ledger: Ledger, session: Session, cut: Cut) -> None:
+    def __init__(self, clock: IReactorTime, ledger: Ledger, session: Session, cut: Cut, seconds_left: float | None) -> None:
+        self.seconds_left = seconds_left
         self._clock = clock
         self._ledger = ledger
         self._session = session

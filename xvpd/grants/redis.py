@@ -8,6 +8,7 @@ ends of sessions and uncounted uses are not waited for, and may be lost. Nothing
 Redis must not evict (``maxmemory-policy noeviction``), or it would lose grants that it had kept.
 """
 
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from xvpd.grants.grant import Grant
+from xvpd.grants.network import address_bits, network_bits
 from xvpd.grants.records import grant_from_json, grant_to_json, session_from_json, session_to_json
 from xvpd.grants.redis_link import Link
 from xvpd.grants.redis_orders import Cut, Orders
@@ -59,10 +61,7 @@ _AT_ONCE: Final = 500
 _PUT_OFF: Final = 10_000
 """How many orders to give something back wait at most for Redis to return."""
 _POLICY: Final = re.compile(rb"^maxmemory_policy:([\w-]+)", re.MULTILINE)
-_REFUSALS: Final = {
-    reason.word.encode(): Refusal(reason)
-    for reason in (Reason.TOKEN_UNKNOWN, Reason.TOKEN_REVOKED, Reason.TOKEN_USED, Reason.TOKEN_EXPIRED)
-}
+_REFUSALS: Final = {reason.word.encode(): Refusal(reason) for reason in Reason if reason.name.startswith("TOKEN_")}
 
 
 @implementer(ITokenStore)
@@ -84,7 +83,7 @@ class RedisStore:
         return _deferred(self._issue(grant))
 
     def redeem(self, digest: str, session_id: str, client: str) -> Deferred[Grant | Refusal]:
-        return _deferred(self._redeem(digest, session_id))
+        return _deferred(self._redeem(digest, session_id, client))
 
     def give_back(self, grant: Grant, session_id: str) -> Deferred[None]:
         return Deferred.fromCoroutine(self._sooner_or_later(GIVE_BACK, grant.digest, session_id))
@@ -128,16 +127,18 @@ class RedisStore:
         life = max(0, round((grant.expires_at - grant.issued_at) * 1000))
         names = (grant.digest, grant.id, grant.vm_uuid, grant.user, grant.issuer)
         rest = (grant.uses, life, round(grant.resume * 1000), grant_to_json(grant), _TOMBSTONE)
-        answer = await self._commands.run(ISSUE, *names, *rest, confirm=lambda _: True)
+        limits = (network_bits(grant.client), math.ceil(grant.max_duration * 1000))
+        answer = await self._commands.run(ISSUE, *names, *rest, *limits, confirm=lambda _: True)
         if answer == b"known":
             return Refusal(Reason.INTERNAL, f"grant {grant.id} or its digest exists already")
         return None
 
-    async def _redeem(self, digest: str, session_id: str) -> Grant | Refusal:
+    async def _redeem(self, digest: str, session_id: str, client: str) -> Grant | Refusal:
         if self._commands.wire is None:
             return Refusal(Reason.STORE_AWAY, self._commands.why)
         try:
-            answer = await self._commands.run(REDEEM, digest, session_id, confirm=lambda answer: answer[:1] == b"!")
+            order = (digest, session_id, address_bits(client))
+            answer = await self._commands.run(REDEEM, *order, confirm=lambda answer: answer[:1] == b"!")
         except (AwayError, CancelledError):
             # It may have been done, or may yet be: refused all the same, so what it took goes back.
             self._put_off.append((GIVE_BACK, digest, session_id))
@@ -171,12 +172,14 @@ class RedisStore:
 
     async def _lease(self, session: Session, caps: Caps) -> ILease | Refusal:
         answer = await self._place(session, Activity(), caps)
-        match answer:
-            case b"leased":
-                return _Lease(self, session)
-            case b"revoked":
+        match answer.split():
+            case [b"leased"]:
+                return _Lease(self, session, session.grant.max_duration or None)
+            case [b"leased", left]:
+                return _Lease(self, session, float(left) / 1000)
+            case [b"revoked"]:
                 return Refusal(Reason.TOKEN_REVOKED)
-            case b"killed":
+            case [b"killed"]:
                 return Refusal(Reason.KILLED)
         return Refusal(Reason.TOO_MANY, f"the cap per {answer.decode()} is reached")
 
@@ -250,7 +253,8 @@ class RedisStore:
 
 @implementer(ILease)
 class _Lease:
-    def __init__(self, store: RedisStore, session: Session) -> None:
+    def __init__(self, store: RedisStore, session: Session, seconds_left: float | None) -> None:
+        self.seconds_left = seconds_left
         self._store = store
         self._session = session
         self._released = False

@@ -4,8 +4,10 @@ What is kept (every time in milliseconds of Redis's own clock, every key with an
 
 ``xvpd:grant:<digest>``
     hash: the grant as JSON (``grant``) and what of it scripts need (``id``, ``vm``, ``user``, ``issuer``, ``uses``,
-    ``expires``, ``resume``); ``used``; ``revoked``; ``rights``, the moments until which rights to resume are good; for each
-    session that has redeemed, ``open:<session>``, what it took: ``use``, or the moment of a right; ``open``, their number
+    ``expires``, ``resume``; ``network``, the bits that its clients' addresses begin with; ``max``, its max_duration);
+    ``used``; ``began``, when its first session redeemed; ``revoked``; ``rights``, the moments until which rights to resume
+    are good; for each session that has redeemed, ``open:<session>``, what it took: ``use``, or the moment of a right;
+    ``open``, their number
 ``xvpd:id:<grant id>``
     the grant's digest
 ``xvpd:grants``, ``xvpd:vm:<uuid>``, ``xvpd:user:<user>``
@@ -49,8 +51,14 @@ local function soonest(rights)
   return first, others
 end
 
-local function redeemable(uses, used, expires, revoked, rights)
-  if revoked then return false end
+-- When a grant's max_duration is over.
+local function over(max, began)
+  if not began or max == '0' then return math.huge end
+  return tonumber(began) + tonumber(max)
+end
+
+local function redeemable(uses, used, expires, revoked, rights, max, began)
+  if revoked or over(max, began) <= now then return false end
   local used_up = tonumber(uses) > 0 and tonumber(used) >= tonumber(uses)
   return soonest(rights) or (tonumber(expires) > now and not used_up)
 end
@@ -77,12 +85,12 @@ end
 ISSUE: Final = (
     _COMMON
     + """
-local digest, id, vm, user, issuer, uses, ttl, resume, grant, tombstone = unpack(ARGV)
+local digest, id, vm, user, issuer, uses, ttl, resume, grant, tombstone, network, max = unpack(ARGV)
 local key = 'xvpd:grant:' .. digest
 if redis.call('EXISTS', key, 'xvpd:id:' .. id) > 0 then return 'known' end
 local expires = now + tonumber(ttl)
 redis.call('HSET', key, 'grant', grant, 'id', id, 'vm', vm, 'user', user, 'issuer', issuer,
-  'uses', uses, 'used', 0, 'expires', expires, 'resume', resume)
+  'uses', uses, 'used', 0, 'expires', expires, 'resume', resume, 'network', network, 'max', max)
 keep(digest, expires + tonumber(tombstone))
 return 'kept'
 """
@@ -92,13 +100,15 @@ return 'kept'
 REDEEM: Final = (
     _COMMON
     + """
-local digest, session = unpack(ARGV)
+local digest, session, client = unpack(ARGV)
 local key = 'xvpd:grant:' .. digest
-local grant, uses, used, expires, revoked, rights, taken = unpack(
-  redis.call('HMGET', key, 'grant', 'uses', 'used', 'expires', 'revoked', 'rights', 'open:' .. session))
+local grant, uses, used, expires, revoked, rights, taken, network, max, began = unpack(redis.call('HMGET', key,
+  'grant', 'uses', 'used', 'expires', 'revoked', 'rights', 'open:' .. session, 'network', 'max', 'began'))
 if not grant then return 'token_unknown' end
 if revoked then return 'token_revoked' end
+if string.sub(client, 1, #network) ~= network then return 'token_elsewhere' end
 if taken then return 'token_used' end
+if over(max, began) <= now then return 'token_expired' end
 local counted, expired = tonumber(uses) > 0, tonumber(expires) <= now
 local right, others
 if counted or expired then right, others = soonest(rights) end
@@ -113,11 +123,12 @@ else
 end
 redis.call('HSET', key, 'open:' .. session, right or 'use')
 redis.call('HINCRBY', key, 'open', 1)
-return ((counted or right) and '!' or '=') .. grant
+if not began then redis.call('HSET', key, 'began', now) end
+return ((counted or right or (max ~= '0' and not began)) and '!' or '=') .. grant
 """
 ).encode()
-"""Answers the word of a `Reason`; or the grant, behind ``!`` when something was taken that must not be taken twice, behind
-``=`` when not."""
+"""Takes a digest, a session's id, and the bits of its client's address. Answers the word of a `Reason`; or the grant, behind
+``!`` when something was taken that must not be taken twice, or begun that must not begin anew, behind ``=`` when not."""
 
 GIVE_BACK: Final = (
     _COMMON
@@ -129,7 +140,7 @@ if not took then return 'nothing' end
 redis.call('HDEL', key, 'open:' .. session)
 redis.call('HINCRBY', key, 'open', -1)
 if took == 'use' then
-  redis.call('HINCRBY', key, 'used', -1)
+  if redis.call('HINCRBY', key, 'used', -1) == 0 then redis.call('HDEL', key, 'began') end
 else
   redis.call('HSET', key, 'rights', (redis.call('HGET', key, 'rights') or '') .. ' ' .. took)
 end
@@ -144,13 +155,14 @@ local digest, session, resumable, tombstone = unpack(ARGV)
 local key = 'xvpd:grant:' .. digest
 if redis.call('HDEL', key, 'open:' .. session) == 0 then return 'nothing' end
 redis.call('HINCRBY', key, 'open', -1)
-local revoked, rights, resume = unpack(redis.call('HMGET', key, 'revoked', 'rights', 'resume'))
+local revoked, rights, resume, max, began = unpack(redis.call('HMGET', key, 'revoked', 'rights', 'resume', 'max', 'began'))
 if resumable == '1' and not revoked then
   local first, others = soonest(rights)
+  local till = math.min(now + tonumber(resume), over(max, began))
   others[#others + 1] = first
-  others[#others + 1] = now + tonumber(resume)
+  others[#others + 1] = till
   redis.call('HSET', key, 'rights', table.concat(others, ' '))
-  keep(digest, now + tonumber(resume) + tonumber(tombstone))
+  keep(digest, till + tonumber(tombstone))
 end
 return 'ended'
 """
@@ -173,10 +185,10 @@ end
 local ended = 0
 for _, digest in ipairs(digests) do
   local key = 'xvpd:grant:' .. digest
-  local by, open, uses, used, expires, revoked, rights = unpack(
-    redis.call('HMGET', key, 'issuer', 'open', 'uses', 'used', 'expires', 'revoked', 'rights'))
+  local by, open, uses, used, expires, revoked, rights, max, began = unpack(
+    redis.call('HMGET', key, 'issuer', 'open', 'uses', 'used', 'expires', 'revoked', 'rights', 'max', 'began'))
   if by and not revoked and (any_issuer == '1' or by == issuer)
-      and (tonumber(open or 0) > 0 or redeemable(uses, used, expires, revoked, rights)) then
+      and (tonumber(open or 0) > 0 or redeemable(uses, used, expires, revoked, rights, max, began)) then
     redis.call('HSET', key, 'revoked', 1)
     keep(digest, now + tonumber(tombstone))
     ended = ended + 1
@@ -194,7 +206,7 @@ LEASE: Final = (
     _COMMON
     + """
 local id, digest, record, lease, tombstone = unpack(ARGV, 1, 5)
-local revoked, known = unpack(redis.call('HMGET', 'xvpd:grant:' .. digest, 'revoked', 'id'))
+local revoked, known, max, began = unpack(redis.call('HMGET', 'xvpd:grant:' .. digest, 'revoked', 'id', 'max', 'began'))
 if revoked then return 'revoked' end
 if redis.call('EXISTS', 'xvpd:killed:' .. id) == 1 then return 'killed' end
 lease, tombstone = tonumber(lease), tonumber(tombstone)
@@ -209,11 +221,13 @@ if known and redis.call('PTTL', 'xvpd:grant:' .. digest) < lease + tombstone the
   -- Generously, so that not every renewal has to move the end.
   keep(digest, now + lease + tombstone + 600000)
 end
-return 'leased'
+local ends = over(max, began)
+return ends < math.huge and 'leased ' .. math.max(0, ends - now) or 'leased'
 """
 ).encode()
-"""Takes a name, a value and a cap (0: none) for each thing that the session counts at. Answers ``leased``, ``revoked``,
-``killed``, or the name whose cap is reached. Renewing is the same without caps."""
+"""Takes a name, a value and a cap (0: none) for each thing that the session counts at. Answers ``leased``, with what is left
+of the grant's max_duration if it has one, ``revoked``, ``killed``, or the name whose cap is reached. Renewing is the same
+without caps."""
 
 RELEASE: Final = b"""
 local id = ARGV[1]
@@ -244,9 +258,9 @@ READ_GRANTS: Final = (
     + """
 local any_issuer, issuer, grants = ARGV[1], ARGV[2], {}
 for n = 3, #ARGV do
-  local grant, by, uses, used, expires, revoked, rights = unpack(
-    redis.call('HMGET', 'xvpd:grant:' .. ARGV[n], 'grant', 'issuer', 'uses', 'used', 'expires', 'revoked', 'rights'))
-  if grant and (any_issuer == '1' or by == issuer) and redeemable(uses, used, expires, revoked, rights) then
+  local grant, by, uses, used, expires, revoked, rights, max, began = unpack(redis.call('HMGET', 'xvpd:grant:' .. ARGV[n],
+    'grant', 'issuer', 'uses', 'used', 'expires', 'revoked', 'rights', 'max', 'began'))
+  if grant and (any_issuer == '1' or by == issuer) and redeemable(uses, used, expires, revoked, rights, max, began) then
     grants[#grants + 1] = grant
   end
 end

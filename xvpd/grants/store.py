@@ -77,6 +77,8 @@ class Session:
     client: str
     """The client's address, without port."""
     since: float
+    pool: str = ""
+    """Name of the pool that the host is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,10 @@ class Revoked:
 
 class ILease(Interface):
     """A live session's place among all nodes' sessions. It lapses by itself unless it is renewed."""
+
+    seconds_left: float | None = Attribute(
+        "What was left of the grant's max_duration, if it has one, when the lease was given."
+    )
 
     def renew(activity: Activity) -> Deferred[None]:
         """Keep the lease, or take it again if it lapsed (whatever the caps: the session is there), and say how the session is
@@ -145,8 +151,9 @@ class ITokenStore(Interface):
     def redeem(digest: str, session_id: str, client: str) -> Deferred[Grant | Refusal]:
         """Take one use of a token for the session ``session_id`` of the client at address ``client``.
 
-        Refusals: TOKEN_UNKNOWN, TOKEN_EXPIRED, TOKEN_USED, TOKEN_REVOKED (told apart for `TOMBSTONE_SECONDS`; one that was
-        used up before it expired is TOKEN_USED), STORE_AWAY. A session that has redeemed already is refused with TOKEN_USED.
+        Refusals: TOKEN_UNKNOWN, TOKEN_EXPIRED (its max_duration is over, too), TOKEN_USED, TOKEN_REVOKED (told apart for
+        `TOMBSTONE_SECONDS`; one that was used up before it expired is TOKEN_USED), TOKEN_ELSEWHERE (``client`` is not in the
+        grant's network), STORE_AWAY. A session that has redeemed already is refused with TOKEN_USED.
 
         A token that has sessions to resume (see `ended`) is redeemed though it has expired or is used up, once for each such
         session. A token whose uses are counted spends a right to resume before it spends a use.
@@ -155,13 +162,15 @@ class ITokenStore(Interface):
     def give_back(grant: Grant, session_id: str) -> Deferred[None]:
         """Undo ``session_id``'s redeem: its console could not be opened. At most once for a session; a session that did
         not redeem, or has ended, gives nothing back. A right to resume that was taken is given back as that, with what is left
-        of its time. Never fails: a use that could not be given back stays taken."""
+        of its time. A grant whose only redeem is undone has all its max_duration again. Never fails: a use that could not be
+        given back stays taken."""
 
     def ended(grant: Grant, session_id: str, reason: Reason) -> Deferred[None]:
         """``session_id``'s console session, which had been opened, is over.
 
         After a `Reason` in `RESUMABLE` the token may be redeemed once more within ``grant.resume`` seconds, unless it was
-        revoked. A session that did not redeem, or has ended or given back before, changes nothing. Never fails.
+        revoked or its max_duration is over by then. A session that did not redeem, or has ended or given back before, changes
+        nothing. Never fails.
         """
 
     def revoke(selector: Selector) -> Deferred[Revoked | Refusal]:

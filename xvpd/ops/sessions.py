@@ -5,7 +5,7 @@ from typing import Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 
 from xvpd.grants.grant import Grant
@@ -27,6 +27,7 @@ class LiveSession:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.lease: ILease | None = None
+        self.deadline: IDelayedCall | None = None
         self._cut_by: Reason | None = None
         self._work: Deferred[object] | None = None
         self._relaying: IRelaying | None = None
@@ -36,9 +37,9 @@ class LiveSession:
         """What the client's token stood for."""
         return self.session.grant
 
-    def at_host(self, host: str) -> None:
-        """Note which host (by uuid) the session's console is on."""
-        self.session = replace(self.session, host=host)
+    def at_host(self, host: str, pool: str) -> None:
+        """Note which host (by uuid) of which pool (by name) the session's console is on."""
+        self.session = replace(self.session, host=host, pool=pool)
 
     def relayed_by(self, relaying: IRelaying) -> None:
         """Note what moves the session's bytes; stops it at once if the session was cut meanwhile."""
@@ -86,6 +87,7 @@ class Sessions(Service):
     """
 
     def __init__(self, clock: IReactorTime, store: ITokenStore) -> None:
+        self._clock = clock
         self._store = store
         self._live: dict[str, LiveSession] = {}
         self._when_empty: list[Deferred[None]] = []
@@ -115,9 +117,17 @@ class Sessions(Service):
         self._live[session.id] = live
         return live
 
+    def leased(self, live: LiveSession, lease: ILease) -> None:
+        """Keep a session's lease renewed from here on, and cut the session when its grant's max_duration is over."""
+        live.lease = lease
+        if lease.seconds_left is not None:
+            live.deadline = self._clock.callLater(lease.seconds_left, live.cut, Reason.MAX_DURATION)
+
     def close(self, live: LiveSession) -> None:
         """Strike a session off the list, and release its lease."""
         del self._live[live.session.id]
+        if live.deadline is not None and live.deadline.active():
+            live.deadline.cancel()
         if live.lease is not None:
             live.lease.release()
         if not self._live:

@@ -84,6 +84,7 @@ class TimedStore:
 @implementer(ILease)
 class _TimedLease:
     def __init__(self, lease: ILease, watch: _Watch) -> None:
+        self.seconds_left = lease.seconds_left
         self._lease = lease
         self._watch = watch
 
