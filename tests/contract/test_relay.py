@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,39 @@ class RelayPromises(RelayCase):
         at_client, at_host = await gatherResults([self.client.receive(len(data) + 13), self.host.receive(len(data) + 15)])
         self.assertEqual(_hash(at_client), _hash(data + b"from the host"))
         self.assertEqual(_hash(at_host), _hash(data + b"from the client"))
+
+    # The guard.
+
+    async def test_a_guard_is_handed_all_that_the_client_sends_and_says_what_passes(self) -> None:
+        await self.legs()
+        seen = bytearray()
+
+        def without_vowels(data: bytes) -> bytes:
+            seen.extend(data)
+            return data.translate(None, b"aeiou")
+
+        self.client_leg.unread(b"unread, ")
+        relaying = self.relay().start(self.client_leg, self.tunnel_leg, replace(PATIENT, guard=without_vowels))
+        await self.client.send(b"and from the client")
+        self.assertEqual(await self.host.receive(18), b"nrd, nd frm th cln")
+        await self.host.send(b"from the host")
+        self.assertEqual(await self.client.receive(13), b"from the host")
+        self.assertEqual(bytes(seen), b"unread, and from the client")
+        self.assertEqual(relaying.totals(), Totals(bytes_to_client=13, bytes_to_hypervisor=19))
+
+    async def test_a_guard_may_stop_the_relay_that_calls_it(self) -> None:
+        relaying: list[IRelaying] = []
+
+        def indignant(data: bytes) -> bytes:
+            relaying[0].stop(Reason.CLIENT_PROTOCOL)
+            return b""
+
+        relaying.append(await self.start(replace(PATIENT, guard=indignant)))
+        ends = gatherResults([self.client.receive_all(), self.host.receive_all()])
+        await self.client.send(b"something rude")
+        self.assertEqual([received for received, _ in await ends], [b"", b""])
+        totals = await self.over(relaying[0], Reason.CLIENT_PROTOCOL)
+        self.assertEqual(totals, Totals(0, 0))
 
     async def test_the_clients_last_input_is_known(self) -> None:
         before = reactor.seconds()

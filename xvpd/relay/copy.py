@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from xvpd.net.leg import End, Leg
 from xvpd.reason import Reason
-from xvpd.relay.relay import IRelay, IRelaying, Plan, Relayed, Totals
+from xvpd.relay.relay import Guard, IRelay, IRelaying, Plan, Relayed, Totals
 
 
 @implementer(IRelay)
@@ -36,8 +36,8 @@ class _Copying:
         self._legs = (client, tunnel)
         self._plan = plan
         self._reason: Reason | None = None
-        self._from_client = _Direction(client, tunnel, clock, self._client_ended)
-        self._from_tunnel = _Direction(tunnel, client, clock, self._tunnel_ended)
+        self._from_client = _Direction(client, tunnel, clock, self._client_ended, plan.guard)
+        self._from_tunnel = _Direction(tunnel, client, clock, self._tunnel_ended, None)
         self._started = False
         client.push_to(self._from_client)
         tunnel.push_to(self._from_tunnel)
@@ -87,17 +87,22 @@ class _Copying:
 class _Direction:
     """Takes what one leg receives to the other, which sets the pace."""
 
-    def __init__(self, source: Leg, target: Leg, clock: IReactorTime, ended: Callable[[End | None], None]) -> None:
+    def __init__(
+        self, source: Leg, target: Leg, clock: IReactorTime, ended: Callable[[End | None], None], guard: Guard | None
+    ) -> None:
         self.moved = 0
         self.last_moved = clock.seconds()
         self._source = source
         self._target = target
         self._clock = clock
         self._ended = ended
+        self._guard = guard
 
     def leg_received(self, data: bytes) -> None:
-        self.moved += len(data)
         self.last_moved = self._clock.seconds()
+        if self._guard is not None:
+            data = self._guard(data)
+        self.moved += len(data)
         self._target.write(data)
 
     def leg_ended(self) -> None:

@@ -3,6 +3,7 @@
 `tests/contract/test_relay.py` holds every relay to what is written here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
@@ -10,6 +11,10 @@ from zope.interface import Attribute, Interface
 
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason
+
+Guard = Callable[[bytes], bytes]
+"""Is handed every piece that the client sends, in order, and returns what of it may pass to the hypervisor. Must not raise;
+may stop the relay that calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,8 @@ class Plan:
     """After one leg has ended: how long the other may take to accept what was already read."""
     close_seconds: float = 5.0
     """How long a leg may take to answer our close before it is aborted."""
+    guard: Guard | None = None
+    """None: all that the client sends passes unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,8 @@ class IRelaying(Interface):
 class IRelay(Interface):
     """Moves bytes both ways between two legs until one of them ends.
 
-    - Every byte read on one leg is written to the other, in order, unchanged. Bytes still unread in a leg's buffer count as
+    - Every byte read on one leg is written to the other, in order, unchanged, but for what the plan's guard makes of the
+      client's. Bytes still unread in a leg's buffer count as
       read on it.
     - The end of either leg is the end of both: what had been read is delivered within ``flush_seconds``, then both are closed
       cleanly (close_notify, FIN), and aborted if they have not answered after ``close_seconds``.
