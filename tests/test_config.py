@@ -47,7 +47,7 @@ class Understood(SynchronousTestCase):
         self.assertEqual(config.console.listen, ("tcp:6081",))
         self.assertIs(config.console.insecure_plain, False)
         self.assertEqual(config.console.handshake_timeout, 10)
-        self.assertEqual(config.console.drain_timeout, 300)
+        self.assertEqual((config.console.max_duration, config.console.drain_timeout), (0, 300))
         self.assertEqual(config.console.max_sessions, 10000)
         self.assertEqual(config.console.max_sessions_per_vm, 8)
         self.assertEqual(config.console.max_sessions_per_host, 200)
@@ -149,7 +149,7 @@ class Refused(SynchronousTestCase):
             self.assertEqual(faults_of(text), [fault])
 
     def test_what_is_planned_but_not_there_yet(self) -> None:
-        for key in ("idle_timeout = 5", "trusted_proxies = []", "allowed_origins = []", "max_duration = 1"):
+        for key in ("idle_timeout = 5", "trusted_proxies = []", "allowed_origins = []"):
             (fault,) = faults_of(console(key))
             self.assertIn("no such key", fault)
         for line in ('relay = "engine"', 'relay = "Copy"'):

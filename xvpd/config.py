@@ -99,6 +99,8 @@ class Console(_Listener):
     """Whether clients may be spoken to in clear text."""
     handshake_timeout: Deadline = 10
     """From accept to a complete request head, TLS included."""
+    max_duration: Seconds = 0
+    """From when its token is first used, after which a console is over, unless its issuer wants it sooner; 0 is never."""
     drain_timeout: Seconds = 300
     max_sessions: Count = 10000
     max_sessions_per_vm: Count = 8

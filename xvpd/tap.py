@@ -170,7 +170,9 @@ def compose(reactor: Any, settings: Config) -> Daemon:
         metrics=metrics,
         random_bytes=secrets.token_bytes,
         base_url=settings.console.base_url,
-        terms=Terms(settings.grants.ttl, settings.grants.uses, settings.grants.resume),
+        terms=Terms(
+            settings.grants.ttl, settings.grants.uses, settings.grants.resume, max_duration=settings.console.max_duration
+        ),
         locate_seconds=settings.api.issue_timeout,
         draining=lambda: door.draining,
     )

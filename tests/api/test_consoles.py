@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.api.asking import ISSUER_KEY, METRICS_KEY, OPERATOR_KEY, OTHER_KEY, WEB, Answer, ApiTestCase
+from xvpd.api.issuer import Terms
 from xvpd.grants.grant import Grant, digest
 from xvpd.grants.store import Revoked, Selector
 from xvpd.reason import Reason, Refusal
@@ -70,6 +71,26 @@ class Issuing(Consoles):
         self.assertEqual((grant.issuer, grant.user, grant.uses), ("portal", "ålice", 1))
         self.assertEqual(grant.expires_at - grant.issued_at, 60)
 
+    def test_a_client_has_to_come_from_the_network_that_is_asked_for(self) -> None:
+        url = self.post({"client": "10.0.0.0/8"}).json()["url"]
+        token = digest(url.partition("token=")[2])
+        for address, good in (("192.0.2.7", False), ("10.1.2.3", True)):
+            redeemed = self.successResultOf(self.store.redeem(token, address, address))
+            self.assertEqual(redeemed == Refusal(Reason.TOKEN_ELSEWHERE), not good)
+
+    def test_a_network_is_kept_in_its_one_spelling(self) -> None:
+        for asked, kept in (
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("2001:DB8::/32", "2001:db8::/32"),
+        ):
+            location = self.post({"client": asked}).headers["location"]
+            self.assertEqual(self.ask("GET", location, ISSUER_KEY).json()["client"], kept)
+
+    def test_the_max_duration_that_is_asked_for_is_the_grants(self) -> None:
+        location = self.post({"max_duration": 90}).headers["location"]
+        self.assertEqual(self.ask("GET", location, ISSUER_KEY).json()["max_duration"], 90)
+
     def test_issuers_and_operators_may_and_others_may_not(self) -> None:
         self.assertEqual(self.post(key=ISSUER_KEY).status, 201)
         self.assertEqual(self.post(key=OPERATOR_KEY).status, 201)
@@ -78,7 +99,7 @@ class Issuing(Consoles):
         self.assert_problem(self.post(key="wrong"), 401, "unauthorized")
 
     def test_what_is_not_enforced_yet_is_refused_by_name_whatever_its_value(self) -> None:
-        for key in ("view_only", "power", "take_over", "client", "max_duration"):
+        for key in ("view_only", "power", "take_over"):
             for value in (True, False, None, "10.0.0.0/8", 0):
                 answer = self.post({key: value})
                 self.assert_problem(answer, 400, "unsupported", f"{key}: is not supported yet")
@@ -98,6 +119,14 @@ class Issuing(Consoles):
             ({"uses": -1}, "uses: must be greater than or equal to 0"),
             ({"uses": 1.5}, "uses: must be a whole number"),
             ({"user": "a\x1b[31m"}, "user: must have no control characters"),
+            ({"client": ""}, "client: must be a network such as 192.0.2.0/24, or an address"),
+            ({"client": "host"}, "client: must be a network such as 192.0.2.0/24, or an address"),
+            ({"client": "10.1.2.3/8"}, "client: must have no bits set behind the first 8; 10.0.0.0/8 would do"),
+            ({"client": 5}, "client: must be a string"),
+            ({"max_duration": 0}, "max_duration: must be greater than 0"),
+            ({"max_duration": -1}, "max_duration: must be greater than 0"),
+            ({"max_duration": 31_536_001}, "max_duration: must be less than or equal to 31536000"),
+            ({"max_duration": "90"}, "max_duration: must be a number"),
             ({"user": "\ud800"}, "user: must be a string"),
             ({"vm_name": "x"}, "vm_name: no such key"),
         ):
@@ -136,6 +165,15 @@ class Issuing(Consoles):
             self.assertNotIn(b"canary", answer.body)
 
 
+class IssuingWithMaxDuration(Consoles):
+    terms = Terms(ttl=600, uses=0, resume=300, max_duration=3600)
+
+    def test_no_more_than_the_configured_may_be_asked_for(self) -> None:
+        answer = self.post({"max_duration": 3601})
+        self.assert_problem(answer, 400, "bad_request", "max_duration: must be at most 3600")
+        self.assertEqual(self.post({"max_duration": 3600}).status, 201)
+
+
 class Listing(Consoles):
     def test_the_location_of_a_new_console_tells_what_it_is_without_its_token(self) -> None:
         posted = self.post({"user": "ann", "uses": 2, "ttl": 60})
@@ -152,6 +190,8 @@ class Listing(Consoles):
                 "issued_at": "2023-11-14T22:13:20Z",
                 "expires_at": "2023-11-14T22:14:20Z",
                 "uses": 2,
+                "client": None,
+                "max_duration": None,
             },
         )
 

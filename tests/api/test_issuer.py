@@ -13,7 +13,7 @@ PORTAL = Caller("portal", Role.ISSUER)
 
 
 class IssuerTests(ApiTestCase):
-    terms = Terms(ttl=600, uses=3, resume=60)
+    terms = Terms(ttl=600, uses=3, resume=60, max_duration=3600)
 
     def issue(self, order: Order) -> Issued | Refusal:
         """The outcome of an order, at once."""
@@ -60,6 +60,16 @@ class IssuerTests(ApiTestCase):
 
     def test_no_order_outlives_the_terms(self) -> None:
         self.assertEqual(self.issued(Order("web-1", "xvpvnc", ttl=6000)).grant.expires_at, NOW + 600)
+        for asked, given in ((None, 3600), (60.0, 60), (9000.0, 3600)):
+            self.assertEqual(self.issued(Order("web-1", "xvpvnc", max_duration=asked)).grant.max_duration, given)
+
+    def test_without_a_max_duration_in_the_terms_the_orders_holds(self) -> None:
+        self.issuer.terms = Terms(ttl=600, uses=3, resume=60)
+        for asked, given in ((None, 0), (9000.0, 9000)):
+            self.assertEqual(self.issued(Order("web-1", "xvpvnc", max_duration=asked)).grant.max_duration, given)
+
+    def test_the_orders_network_is_the_grants(self) -> None:
+        self.assertEqual(self.issued(Order("web-1", "xvpvnc", client="10.0.0.0/8")).grant.client, "10.0.0.0/8")
 
     def test_what_the_hypervisor_refuses_is_refused_and_nothing_is_stored(self) -> None:
         for reason in (Reason.VM_NOT_FOUND, Reason.VM_AMBIGUOUS, Reason.VM_NOT_RUNNING, Reason.HYPERVISOR_UNREACHABLE):

@@ -43,7 +43,7 @@ class SessionCase(ApiTestCase):
 
 class Listing(SessionCase):
     def test_every_nodes_sessions_are_listed_with_what_they_have_done(self) -> None:
-        first = self.live("s1", activity=Activity(5000, 70, NOW + 61.5))
+        first = self.live("s1", activity=Activity(5000, 70, NOW + 61.5), pool="lab")
         self.clock.advance(1)
         second = self.live("s2", node="b", host="host-2")
         answer = self.ask("GET", "/v1/sessions", ISSUER_KEY)
@@ -55,6 +55,7 @@ class Listing(SessionCase):
                 "id": "s1",
                 "grant": "grant-of-s1",
                 "vm": {"uuid": WEB.vm_uuid, "name": "web-1"},
+                "pool": "lab",
                 "host": "host-1",
                 "user": "ann",
                 "issuer": "portal",

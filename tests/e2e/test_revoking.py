@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.e2e.stage import StageCase
+from tests.e2e.stage import StageCase, console_request
 from xvpd.sim.viewer import Viewer, ViewerError
 
 
@@ -64,6 +64,22 @@ class RevokingTests(StageCase):
                 await self.view(console["url"])
             await self.ended("token_revoked", n)
             self.assertEqual((await self.call("GET", f"/v1/consoles/{console['id']}"))[0], 404)
+
+    async def test_a_console_is_over_when_its_max_duration_is(self) -> None:
+        await self.raise_curtain()
+        url = await self.issue("web-1", max_duration=1.5)
+        await self.say(console_request(url) + b"RFB 003.008\n\x01\x01")
+        await self.ended("max_duration", 1)
+        with self.assertRaisesRegex(ViewerError, "401"):
+            await self.view(url)
+        await self.ended("token_expired", 1)
+
+    async def test_a_console_is_for_clients_of_its_network_alone(self) -> None:
+        await self.raise_curtain()
+        with self.assertRaisesRegex(ViewerError, "401"):
+            await self.view(await self.issue("web-1", client="192.0.2.0/24"))
+        await self.ended("token_elsewhere", 1)
+        (await self.view(await self.issue("web-1", client="127.0.0.0/8"))).close()
 
     async def test_other_consoles_go_on(self) -> None:
         await self.raise_curtain()

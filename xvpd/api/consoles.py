@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from xvpd.api.auth import Role
 from xvpd.api.body import as_model, read_body
@@ -14,11 +14,13 @@ from xvpd.api.reply import Problem, json_reply
 from xvpd.api.revoking import revoke
 from xvpd.api.route import Answer, Call, Route
 from xvpd.grants.grant import Grant
+from xvpd.grants.network import network
 from xvpd.grants.store import ITokenStore, Selector
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.syntax import is_uuid
 
-_NOT_ENFORCED: Final = ("view_only", "power", "take_over", "client", "max_duration")
+_NOT_ENFORCED: Final = ("view_only", "power", "take_over")
+_YEAR: Final = 31_536_000
 
 
 class ConsoleRequest(Strict):
@@ -33,11 +35,13 @@ class ConsoleRequest(Strict):
     """How often it may be used; 0 is any number of times."""
     user: Text = ""
     """For whom, in the caller's own words."""
+    client: Annotated[str, AfterValidator(network)] = ""
+    """The network that the viewer must come from."""
+    max_duration: Annotated[float, Field(gt=0, le=_YEAR)] | None = None
+    """Seconds from when the token is first used, after which all is over."""
     view_only: Any = None
     power: Any = None
     take_over: Any = None
-    client: Any = None
-    max_duration: Any = None
 
 
 class IssuedConsole(Strict):
@@ -62,6 +66,8 @@ class Console(Strict):
     issued_at: str
     expires_at: str
     uses: int
+    client: str | None
+    max_duration: float | None
 
 
 class _User(Strict):
@@ -103,7 +109,15 @@ class ConsoleCalls:
         problem = self._unsupported(body) or self._too_long(body)
         if problem is not None:
             return problem
-        order = Order(vm=body.vm, console_type=body.type, user=body.user, ttl=body.ttl, uses=body.uses)
+        order = Order(
+            vm=body.vm,
+            console_type=body.type,
+            user=body.user,
+            ttl=body.ttl,
+            uses=body.uses,
+            client=body.client,
+            max_duration=body.max_duration,
+        )
         issued = await self._issuer.issue(call.who, order)
         if isinstance(issued, Refusal):
             return issued
@@ -127,8 +141,11 @@ class ConsoleCalls:
         return None
 
     def _too_long(self, body: ConsoleRequest) -> Problem | None:
-        if body.ttl is not None and body.ttl > self._issuer.terms.ttl:
-            return Problem(Reason.BAD_REQUEST, f"ttl: must be at most {self._issuer.terms.ttl:g}")
+        terms = self._issuer.terms
+        if body.ttl is not None and body.ttl > terms.ttl:
+            return Problem(Reason.BAD_REQUEST, f"ttl: must be at most {terms.ttl:g}")
+        if body.max_duration is not None and terms.max_duration and body.max_duration > terms.max_duration:
+            return Problem(Reason.BAD_REQUEST, f"max_duration: must be at most {terms.max_duration:g}")
         return None
 
     # Listing.
@@ -199,5 +216,7 @@ def _told(grant: Grant) -> dict[str, Any]:
         issued_at=rfc3339(grant.issued_at),
         expires_at=rfc3339(grant.expires_at),
         uses=grant.uses,
+        client=grant.client or None,
+        max_duration=grant.max_duration or None,
     )
     return console.model_dump()

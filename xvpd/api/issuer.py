@@ -24,6 +24,8 @@ class Terms:
     """Also the longest that an order may ask for."""
     uses: int
     resume: float
+    max_duration: float = 0.0
+    """Also the longest that an order may ask for; 0 is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Order:
     user: str = ""
     ttl: float | None = None
     uses: int | None = None
+    client: str = ""
+    """The network, as `xvpd.grants.network.network` spells it, that the client must come from; empty: any."""
+    max_duration: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +109,19 @@ class Issuer:
             expires_at=now + (self.terms.ttl if order.ttl is None else min(order.ttl, self.terms.ttl)),
             uses=self.terms.uses if order.uses is None else order.uses,
             resume=self.terms.resume,
+            client=order.client,
+            max_duration=self._max_duration(order),
         )
         refusal = await self._store.issue(grant)
         if refusal is not None:
             return refusal
         return Issued(grant, f"{self._base_url}/console?token={token}")
+
+    def _max_duration(self, order: Order) -> float:
+        longest = self.terms.max_duration
+        if order.max_duration is None:
+            return longest
+        return min(order.max_duration, longest) if longest else order.max_duration
 
     def _find(self, vm: str) -> Deferred[Location | Refusal]:
         def slow(failure: Failure) -> Refusal:

@@ -20,6 +20,7 @@ class ConsoleSession(Strict):
     grant: str
     """The console's id."""
     vm: Vm
+    pool: str
     host: str
     """uuid."""
     user: str
@@ -85,6 +86,7 @@ def _told(session: Session, activity: Activity) -> dict[str, Any]:
         id=session.id,
         grant=grant.id,
         vm=Vm(uuid=grant.vm_uuid, name=grant.vm_name),
+        pool=session.pool,
         host=session.host,
         user=grant.user,
         issuer=grant.issuer,
