@@ -1,48 +1,79 @@
 """`xvpd.net.tls_state`, byte by byte and without a socket."""
 
 import random
+from collections.abc import Callable
 
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.net.peers import our_connection
-from xvpd.net.tls_state import BrokenTlsError, TlsState
+from xvpd.net.tls_state import BrokenTlsError, TlsState, UntrustedPeerError
 
 
-class TlsStateMixin:
+class TlsStateTests(SynchronousTestCase):
     """A server's state and a client's, with nothing but bytes between them."""
 
     version = "tls1.3"
 
     def setUp(self) -> None:
-        server, client = our_connection(self.version, True), our_connection(self.version, False)
-        assert server is not None
-        assert client is not None
-        self.server, self.client = TlsState(server), TlsState(client)
+        self.server, self.client = self.make(server=True), self.make(server=False)
+
+    def make(self, server: bool, verify: Callable[[SSL.Connection], str | None] | None = None) -> TlsState:
+        connection = our_connection(self.version, server)
+        assert connection is not None
+        return TlsState(connection, verify)
 
     def shake_hands(self, size: int = 65536) -> None:
         """Complete the handshake, in pieces of ``size`` bytes."""
-        done = {self.server: False, self.client: False}
-        while not all(done.values()):
+        while not (self.server.secure and self.client.secure):
             for this, other in ((self.client, self.server), (self.server, self.client)):
-                done[this] = done[this] or this.handshake()
+                self.assertEqual(this.decrypt(), b"")
                 sent = b"".join(this.outgoing())
                 for start in range(0, len(sent), size):
                     other.receive(sent[start : start + size])
-                    if not done[other] and start + size < len(sent):
-                        done[other] = other.handshake()
+                    self.assertEqual(other.decrypt(), b"")
 
-
-class TlsStateTests(TlsStateMixin, SynchronousTestCase):
     def test_a_handshake_in_single_bytes(self) -> None:
         self.shake_hands(size=1)
         self.client.receive(b"".join(self.server.encrypt(b"hello")))
         self.assertEqual(_decrypt_all(self.client), b"hello")
 
     def test_nothing_comes_of_nothing(self) -> None:
-        self.assertFalse(self.client.handshake())
+        self.assertEqual(self.client.decrypt(), b"")
         self.shake_hands()
         self.assertEqual((self.client.decrypt(), self.client.encrypt(b"")), (b"", []))
+
+    def test_what_was_to_be_sent_before_the_handshake_is_sent_after_it_in_order(self) -> None:
+        self.assertEqual((self.client.encrypt(b"first "), self.client.encrypt(b"second ")), ([], []))
+        while not self.client.secure:
+            self.client.decrypt()
+            self.server.receive(b"".join(self.client.outgoing()))
+            self.server.decrypt()
+            self.client.receive(b"".join(self.server.outgoing()))
+            self.client.decrypt()
+        self.server.receive(b"".join(self.client.encrypt(b"third")))
+        self.assertEqual(_decrypt_all(self.server), b"first second third")
+
+    def test_a_peer_that_is_not_trusted_is_told_nothing(self) -> None:
+        self.client = self.make(server=False, verify=lambda connection: "not the one I know")
+        self.client.encrypt(b"secret")
+        with self.assertRaises(UntrustedPeerError) as caught:
+            self.shake_hands()
+        self.assertEqual(str(caught.exception), "not the one I know")
+        self.assertEqual((self.client.secure, self.client.outgoing()), (False, []))
+
+    def test_a_peer_is_verified_once_and_by_what_it_showed(self) -> None:
+        shown: list[object] = []
+
+        def verify(connection: SSL.Connection) -> None:
+            shown.append(connection.get_peer_certificate())
+
+        self.client = self.make(server=False, verify=verify)
+        self.shake_hands()
+        self.client.receive(b"".join(self.server.encrypt(b"hello")))
+        self.assertEqual(_decrypt_all(self.client), b"hello")
+        self.assertEqual(len(shown), 1)
+        self.assertIsNotNone(shown[0])
 
     def test_bytes_arrive_however_they_are_cut(self) -> None:
         self.shake_hands()
@@ -64,7 +95,7 @@ class TlsStateTests(TlsStateMixin, SynchronousTestCase):
         data = random.Random(2).randbytes(200_000)
         self.client.receive(b"".join(self.server.encrypt(data)))
         received = self.client.decrypt() + self.client.decrypt() + self.client.decrypt()
-        successor = TlsState(self.client.connection)
+        successor = TlsState(self.client.connection)  # a handshake that is complete is found to be so
         successor.receive(self.client.unread)
         self.assertEqual(received + _decrypt_all(successor), data)
 
@@ -93,7 +124,7 @@ class TlsStateTests(TlsStateMixin, SynchronousTestCase):
 
     def test_garbage_breaks_the_handshake(self) -> None:
         self.server.receive(b"GET / HTTP/1.0\r\n\r\n")
-        error = self.assertRaises(BrokenTlsError, self.server.handshake)
+        error = self.assertRaises(BrokenTlsError, self.server.decrypt)
         self.assertIn("http request", str(error))
         self.server.goodbye()
 
@@ -131,6 +162,7 @@ class TlsStateTests(TlsStateMixin, SynchronousTestCase):
 
         data = random.Random(3).randbytes(40_000)
         state = TlsState(Small())  # type: ignore[arg-type]
+        state.secure = True
         self.assertEqual(b"".join(state.encrypt(data)), data)
 
     def test_everything_that_waits_to_be_sent_is_sent(self) -> None:

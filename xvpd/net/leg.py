@@ -32,7 +32,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from xvpd.net.tls_state import BrokenTlsError, TlsState
+from xvpd.net.tls_state import BrokenTlsError, TlsState, UntrustedPeerError
 from xvpd.net.transport import bottom_of, take_socket, tune, watch_room, when_flushed
 
 T = TypeVar("T")
@@ -84,9 +84,8 @@ class Detached:
 class Leg(TwistedProtocol):
     """One side's connection. See the module's docstring for its two ways of reading, and for who owns it.
 
-    ``tls`` is a fresh `SSL.Connection` as `TlsState` wants it, or None for a plain leg. ``verify`` is asked once the handshake
-    is complete and before a single byte of ours is sent: it returns what is wrong with the peer, or None. ``connected`` is
-    called with the leg when it is connected.
+    ``tls`` and ``verify`` are what `TlsState` wants; for a plain leg, None. ``connected`` is called with the leg when it is
+    connected.
     """
 
     transport: Any  # ITCPTransport or UNIX, an IConsumer and an IPushProducer all at once: no interface says so
@@ -102,12 +101,9 @@ class Leg(TwistedProtocol):
         """How the peer's bytes ended, known once the last of them has arrived; some may still be unread."""
         self.end_detail = ""
         self._clock = clock
-        self._tls = TlsState(tls) if tls is not None else None
-        self._verify = verify
+        self._tls = TlsState(tls, verify) if tls is not None else None
         self._connected = connected
-        self._secure = tls is None
         self._inbox = bytearray()
-        self._outbox = bytearray()
         self._reader: Deferred[bytes] | None = None
         self._sink: Sink | None = None
         self._pumping = False
@@ -141,9 +137,9 @@ class Leg(TwistedProtocol):
     def secure(self) -> Deferred[bool]:
         """Whether the peer can be spoken to: True once TLS is up and the peer verified, at once on a plain leg; False when the
         leg ended before that."""
-        if self._secure or self.end is not None:
-            return succeed(self._secure and self.end is None)
-        return _wait(self._when_secure)
+        if self.end is not None:
+            return succeed(False)
+        return succeed(True) if self._is_secure() else _wait(self._when_secure)
 
     def ended(self) -> Deferred[None]:
         """Fires when `end` is known."""
@@ -197,10 +193,11 @@ class Leg(TwistedProtocol):
             return
         if self._tls is None:
             self.transport.write(data)
-        elif not self._secure:
-            self._outbox += data
-        else:
-            self._encrypt(self._tls, data)
+            return
+        try:
+            self._send(self._tls.encrypt(data))
+        except BrokenTlsError as broken:
+            self._finish(End.BROKEN, str(broken))
 
     def close(self, seconds: float, flush_seconds: float | None = None) -> None:
         """Send what was written, say goodbye (close_notify, FIN), take the peer's goodbye, and be gone. What is unread is
@@ -211,7 +208,7 @@ class Leg(TwistedProtocol):
         """
         if self._closing or self._gone:
             return
-        if not self._secure and self.end is None:
+        if self.end is None and not self._is_secure():
             self.abort()
             return
         self._closing = True
@@ -244,7 +241,7 @@ class Leg(TwistedProtocol):
         before that in any way but the peer's orderly close. The leg is gone afterwards; its sink hears nothing more.
         Cancelling aborts the leg.
         """
-        if self._reader is not None or self._detaching is not None or not (self._secure or self.end):
+        if self._reader is not None or self._detaching is not None or not (self._is_secure() or self.end):
             raise RuntimeError("a leg is detached once, when it is secure and nobody reads it")
         if self._closing or self._gone or self.end not in (None, End.CLOSED):
             return succeed(None)
@@ -294,7 +291,7 @@ class Leg(TwistedProtocol):
         if self._abort_timer is not None and self._abort_timer.active():
             self._abort_timer.cancel()
         self._finish(End.CLOSED if reason.check(ConnectionDone) else End.LOST, reason.getErrorMessage())
-        self._tls = self._verify = self._abort_timer = None
+        self._tls = self._abort_timer = None
         waiting, self._detaching = self._detaching, None
         if waiting is not None:
             waiting.callback(None)
@@ -328,12 +325,12 @@ class Leg(TwistedProtocol):
 
     def _step(self) -> bool:
         """Do one thing that can be done now; whether there was one."""
-        if self._sink is not None and self._paused:
-            return False
         end_before = self.end
         if self._sink is None:
-            data = self._decrypt() if len(self._inbox) < READ_AHEAD or self._over else b""
+            data = self._decrypt()
             self._inbox += data
+        elif self._paused:
+            return False
         elif data := self._take() or self._decrypt():
             self._sink.leg_received(data)
         if data:
@@ -357,29 +354,21 @@ class Leg(TwistedProtocol):
         tls = self._tls
         if tls is None or self.end is not None:
             return b""
+        data = b""
         try:
-            if not self._secure and not self._shake_hands(tls):
-                return b""
             data = tls.decrypt()
         except BrokenTlsError as broken:
             self._conclude(End.BROKEN, str(broken))
-            return b""
+        except UntrustedPeerError as untrusted:
+            self._conclude(End.UNTRUSTED, str(untrusted))
         if tls.closed:
             self._conclude(End.CLOSED, "")
+        elif tls.secure:
+            _fire(self._when_secure, True)
         return data
 
-    def _shake_hands(self, tls: TlsState) -> bool:
-        if not tls.handshake():
-            return False
-        problem = self._verify(tls.connection) if self._verify is not None else None
-        if problem is not None:
-            self._conclude(End.UNTRUSTED, problem)
-            return False
-        self._secure = True
-        data, self._outbox = bytes(self._outbox), bytearray()
-        self._encrypt(tls, data)
-        _fire(self._when_secure, True)
-        return True
+    def _is_secure(self) -> bool:
+        return self._tls is None or self._tls.secure
 
     def _regulate(self) -> None:
         """Have the transport read when, and only when, there is room for what it reads."""
@@ -420,12 +409,6 @@ class Leg(TwistedProtocol):
         self.transport.abortConnection()
 
     # Writing.
-
-    def _encrypt(self, tls: TlsState, data: bytes) -> None:
-        try:
-            self._send(tls.encrypt(data))
-        except BrokenTlsError as broken:
-            self._finish(End.BROKEN, str(broken))
 
     def _send(self, pieces: list[bytes]) -> None:
         if pieces and not self._gone:

@@ -5,6 +5,7 @@ largest piece that it was ever given and never shrinks, so bytes go through it i
 take less than it was given, since a peer can ask for smaller records (RFC 6066 section 4).
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -22,20 +23,30 @@ class BrokenTlsError(Exception):
     """The peer broke the protocol, or gave us up with an alert. What OpenSSL has to say to it waits in `TlsState.outgoing`."""
 
 
+class UntrustedPeerError(Exception):
+    """The peer did not prove its identity. Nothing is said to it."""
+
+
 class TlsState:
     """The TLS state of one connection.
 
     ``connection`` was made for memory BIOs (without a socket), is in connect or accept state, and comes from a context that
-    refuses renegotiation: a write in the middle of one cannot be done.
+    refuses renegotiation: a write in the middle of one cannot be done. ``verify`` is asked once the handshake is complete and
+    before a single byte of ours is encrypted: it returns what is wrong with the peer, or None.
     """
 
-    def __init__(self, connection: SSL.Connection) -> None:
+    def __init__(self, connection: SSL.Connection, verify: Callable[[SSL.Connection], str | None] | None = None) -> None:
         self.connection = connection
+        self.secure = False
+        """Whether the handshake is complete and the peer verified."""
         self.closed = False
         """Whether the peer has said goodbye (close_notify) and all before it was decrypted."""
+        self._verify = verify
         self._received = b""
-        self._given = 0
-        self._hungry = True
+        self._given = 0  # how much of it OpenSSL has
+        self._hungry = False  # OpenSSL has used up all that it was given
+        self._early = bytearray()  # to be encrypted when the handshake is complete
+        self._encrypted: list[bytes] = []
 
     @property
     def unread(self) -> bytes:
@@ -47,28 +58,17 @@ class TlsState:
         self._received = self.unread + ciphertext if self._received else ciphertext
         self._given = 0
 
-    def handshake(self) -> bool:
-        """Go on with the handshake; whether it is complete. Raises `BrokenTlsError`."""
-        while True:
-            try:
-                self.connection.do_handshake()
-            except SSL.WantReadError:
-                if not self._feed():
-                    return False
-            except SSL.Error as error:
-                raise BrokenTlsError(explain(error)) from None
-            else:
-                self._hungry = False
-                return True
-
     def decrypt(self) -> bytes:
-        """The next plain bytes, of one record; ``b""`` when more has to be received first, or never comes (`closed`). Raises
-        `BrokenTlsError`."""
+        """The next plain bytes, of one record, after the handshake; ``b""`` when more has to be received first, or never comes
+        (`closed`). Raises `BrokenTlsError` and `UntrustedPeerError`."""
         while not self.closed:
             if self._hungry and not self._feed():
                 break
             try:
-                return self.connection.recv(_RECORD)
+                if self.secure:
+                    return self.connection.recv(_RECORD)
+                self.connection.do_handshake()
+                self._shaken()
             except SSL.WantReadError:
                 self._hungry = True
             except SSL.ZeroReturnError:
@@ -78,7 +78,11 @@ class TlsState:
         return b""
 
     def encrypt(self, data: bytes) -> list[bytes]:
-        """What is to be sent for ``data``, behind what `outgoing` holds. Raises `BrokenTlsError`."""
+        """What is to be sent for ``data``, and what had to be sent before. Until the handshake is complete ``data`` is kept.
+        Raises `BrokenTlsError`."""
+        if not self.secure:
+            self._early += data
+            return []
         view = memoryview(data)
         written = 0
         pieces = []
@@ -96,8 +100,8 @@ class TlsState:
             self.connection.shutdown()
 
     def outgoing(self) -> list[bytes]:
-        """What OpenSSL wants to be sent now: handshake messages, tickets, key updates, alerts."""
-        pieces = []
+        """What has to be sent now: handshake messages, tickets, key updates, alerts."""
+        pieces, self._encrypted = self._encrypted, []
         try:
             while True:
                 pieces.append(self.connection.bio_read(_OUTPUT))
@@ -105,6 +109,15 @@ class TlsState:
                     return pieces
         except SSL.WantReadError:
             return pieces
+
+    def _shaken(self) -> None:
+        problem = self._verify(self.connection) if self._verify is not None else None
+        if problem is not None:
+            self.outgoing()
+            raise UntrustedPeerError(problem)
+        self.secure = True
+        early, self._early = bytes(self._early), bytearray()
+        self._encrypted = self.encrypt(early)
 
     def _feed(self) -> bool:
         """Give one piece of what was received to OpenSSL; whether there was any."""
