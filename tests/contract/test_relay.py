@@ -166,6 +166,8 @@ class RelayPromises(RelayCase):
         ends = gatherResults([self.client.receive_all(), self.host.receive_all()])
         await self.client.send(b"something rude")
         self.assertEqual([received for received, _ in await ends], [b"", b""])
+        self.client.close()
+        self.host.close()
         totals = await self.over(relaying[0], Reason.CLIENT_PROTOCOL)
         self.assertEqual(totals, Totals(0, 0))
 
