@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 
+from tests.canary import Canary
 from tests.sim.pools import PoolCase, certificates
 from xvpd.api.auth import digest_of
 from xvpd.config import load
@@ -22,14 +23,23 @@ from xvpd.tap import compose
 
 KEY: Final = "the-api-key-is-a-canary"
 PASSWORD: Final = "the-pools-password-is-a-canary"
+_CREATED: Final = 201
 SECONDS: Final = 20.0
 """How long a client here waits for what should come at once."""
 
 
 class StageCase(PoolCase):
-    """A test with a daemon of its own: `raise_curtain` starts it."""
+    """A test with a daemon of its own: `raise_curtain` starts it.
+
+    At the end of every test, all that was logged and all that was answered is searched for its secrets: the tokens that were
+    issued, the xapi sessions that were opened, the password, the API key.
+    """
 
     def setUp(self) -> None:
+        self.canary = Canary()
+        self._secrets = [KEY, PASSWORD]
+        self.addCleanup(lambda: self.canary.assert_no_secret(*self._secrets))
+        self.canary.watch_log(self)
         self.directory = Path(self.mktemp()).resolve()
         self.directory.mkdir(parents=True)
         self.said: list[LogEvent] = []
@@ -42,6 +52,7 @@ class StageCase(PoolCase):
         self._sections = {"console": {"drain_timeout": 0, **options.pop("console", {})}, "grants": options.pop("grants", {})}
         options.setdefault("vms", DEMO_VMS)
         self._pool = pool = self.pool(password=PASSWORD, **options)
+        pool.state.session_ended.append(self._secrets.append)
         self.console_port, self.api_port, self.daemon = await self.another_node()
         return pool
 
@@ -104,7 +115,12 @@ class StageCase(PoolCase):
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
                 text = response.read()
-                return response.status, json.loads(text) if text else None
+                answer = json.loads(text) if text else None
+                if response.status == _CREATED:
+                    self._secrets.append(token_of(answer["url"]))
+                else:
+                    self.canary.keep("an answer of the API", text)
+                return response.status, answer
             finally:
                 connection.close()
 
@@ -123,7 +139,9 @@ class StageCase(PoolCase):
                     client.sendall(piece)
                 if close:
                     client.unwrap()
-                return read_to_end(client)
+                answer = read_to_end(client)
+                self.canary.keep("an answer of the door", answer)
+                return answer
 
         return self.in_thread(saying)
 

@@ -1,7 +1,6 @@
 """Several nodes that share nothing but a Redis."""
 
-from tests.canary import Canary
-from tests.e2e.stage import KEY, PASSWORD, StageCase, token_of
+from tests.e2e.stage import StageCase
 from tests.redis_server import RedisServer
 from xvpd.sim.viewer import ViewerError
 
@@ -11,7 +10,7 @@ class NodesTests(StageCase):
         """Two nodes, one pool, one Redis."""
         self.redis = RedisServer(self)
         await self.redis.start()
-        self.state = await self.raise_curtain(grants={"store": f"redis://127.0.0.1:{self.redis.port}"}, console=console)
+        await self.raise_curtain(grants={"store": f"redis://127.0.0.1:{self.redis.port}"}, console=console)
         self.other_port, self.other_api, self.other = await self.another_node()
 
     def at_the_other(self, url: str) -> str:
@@ -74,10 +73,9 @@ class NodesTests(StageCase):
 
     async def test_a_dump_of_redis_lets_nobody_in(self) -> None:
         await self.setting()
-        canary = Canary()
-        url = await self.issue("web-1")
-        with await self.view(url):
-            for key in self.redis.ask("KEYS", "*"):
-                canary.keep("redis", key)
-                canary.keep("redis", repr(self.redis.ask("DUMP", key)))
-            canary.assert_no_secret(token_of(url), KEY, PASSWORD, *self.state.state.xapi_sessions)
+        with await self.view(await self.issue("web-1")):
+            keys = self.redis.ask("KEYS", "*")
+            self.assertNotEqual(keys, [])
+            for key in keys:
+                self.canary.keep("redis", key)
+                self.canary.keep("redis", self.redis.ask("DUMP", key))
