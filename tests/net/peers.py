@@ -94,6 +94,7 @@ def their_context(version: str, server: bool) -> ssl.SSLContext:
     """What a peer's connection is made from."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = TLS[version][1]
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # set by some versions of Python: it takes a truncation for an end
     if version == "xapi":
         context.set_ciphers("ECDHE-RSA-AES256-GCM-SHA384")
         context.set_ecdh_curve("secp384r1")
@@ -183,10 +184,14 @@ class Peer:
         try:
             while piece := self.sock.recv(65536):
                 data += piece
-        except ssl.SSLEOFError:
-            return bytes(data), "truncated"
         except ConnectionResetError:
             return bytes(data), "reset"
+        except ssl.SSLEOFError:
+            return bytes(data), "truncated"
+        except ssl.SSLError as error:
+            if error.reason == "UNEXPECTED_EOF_WHILE_READING":  # the same, from a Python before 3.11.4
+                return bytes(data), "truncated"
+            raise
         return bytes(data), "clean"
 
     def goodbye(self) -> "Deferred[None]":
