@@ -155,6 +155,11 @@ class Refused(SynchronousTestCase):
         for line in ('relay = "engine"', 'relay = "Copy"'):
             self.assertEqual(faults_of(console(line)), ["[console] relay: must be 'auto' or 'copy'"])
 
+    def test_tokens_for_ever(self) -> None:
+        for ttl in ("1e12", "inf"):
+            (fault,) = faults_of(CONSOLE + f"[grants]\nttl = {ttl}")
+            self.assertTrue(fault.startswith("[grants] ttl: must be "), fault)
+
     def test_a_store_that_cannot_be(self) -> None:
         self.assertEqual(
             faults_of(CONSOLE + '[grants]\nstore = "mongodb://m"'),

@@ -42,6 +42,7 @@ Count = Annotated[int, Field(ge=0)]
 
 _VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_YEAR: Final = 366 * 86400
 _REDIS: Final = re.compile(r"rediss?(\+sentinel)?://")
 _FAULTS: Final = "faults"
 
@@ -145,7 +146,7 @@ class Grants(_Section):
     store_password_file: str = ""
     store_ca_file: str = ""
     """PEM file of the authorities that may vouch for a Redis with TLS; empty is the platform's."""
-    ttl: Deadline = 600
+    ttl: Annotated[float, Field(gt=0, le=_YEAR, allow_inf_nan=False)] = 600
     """The life of a token, unless its issuer wants it shorter."""
     uses: Count = 0
     """How often a token may be redeemed, unless its issuer says otherwise; 0 is any number of times."""
