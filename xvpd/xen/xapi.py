@@ -209,7 +209,7 @@ def _meaning(error: Exception) -> tuple[Reason, str, str, str]:
             return Reason.HYPERVISOR_PROTOCOL, f"HTTP status {error.errcode}", "", ""
         case TimeoutError():
             return Reason.HYPERVISOR_SLOW, "no answer", "", ""
-        case ssl.SSLEOFError():
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return Reason.HYPERVISOR_UNREACHABLE, "the connection was lost", "", ""
         case ssl.SSLError():
             return Reason.HYPERVISOR_PROTOCOL, f"TLS failed: {error.reason}", "", ""
