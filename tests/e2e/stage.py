@@ -115,7 +115,7 @@ class StageCase(PoolCase):
                 connection.request(method, path, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
                 text = response.read()
-                answer = json.loads(text) if text else None
+                answer: Any = json.loads(text) if text else None
                 if response.status == _CREATED:
                     self._secrets.append(token_of(answer["url"]))
                 else:
