@@ -1,7 +1,7 @@
 """The API in memory: a real `ApiSite` with real routes, keys and store, asked over a transport of bytes."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -24,7 +24,8 @@ from xvpd.grants.memory import MemoryStore
 from xvpd.net.leg import Leg
 from xvpd.ops.metrics import Metrics
 from xvpd.reason import Reason, Refusal
-from xvpd.xen.hypervisor import IHypervisor, Location
+from xvpd.xen.hypervisor import Change, IHypervisor, ListedVm, Location
+from xvpd.xen.records import Policy
 
 ISSUER_KEY = "issuer-key-canary"
 OTHER_KEY = "other-issuers-key-canary"
@@ -58,8 +59,19 @@ class FewVms:
     def locate(self, vm_uuid: str) -> Deferred[Location | Refusal]:
         return self.find(vm_uuid)
 
-    def dial(self, location: Location, request_id: str) -> Deferred[Leg | Refusal]:
+    def dial(
+        self, location: Location, request_id: str, moved: Callable[[Location], None] | None = None
+    ) -> Deferred[Leg | Refusal]:
         return succeed(Refusal(Reason.HYPERVISOR_UNREACHABLE))
+
+    def changes(self, callback: Callable[[Change], None]) -> None:
+        """None ever comes."""
+
+    def policy(self, location: Location) -> Deferred[Policy | Refusal]:
+        return succeed(Policy())
+
+    def vms(self) -> list[ListedVm]:
+        return []
 
     def start(self) -> Deferred[None]:
         return succeed(None)

@@ -1,21 +1,23 @@
 """What `xvpd.xen.hypervisor.IHypervisor` promises, of every implementation, in front of a simulated pool."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from zope.interface.verify import verifyObject
 
 from tests.canary import Canary
 from tests.xen.lab import UNKNOWN_UUID, LabCase
 from xvpd.net.leg import Leg
-from xvpd.reason import Reason
+from xvpd.reason import Reason, Refusal
 from xvpd.sim.faults import EVERYWHERE, ApiFault, ConsoleFault
 from xvpd.sim.pool import DEMO_VMS, SimulatedPool, SimulatedVm
-from xvpd.xen.hypervisor import IHypervisor, Location
+from xvpd.xen.hypervisor import Change, ChangeKind, IHypervisor, ListedVm, Location
 from xvpd.xen.pool import Pool
 from xvpd.xen.pools import Pools
+from xvpd.xen.records import Policy
 
 if TYPE_CHECKING:
     Base = LabCase
@@ -45,6 +47,7 @@ class HypervisorPromises(Base):
         self.addCleanup(hypervisor.stop)
         await hypervisor.start()
         self.sessions = set(lab.state.xapi_sessions)
+        self.hypervisor = hypervisor
         return hypervisor, lab
 
     def uuid_of(self, lab: SimulatedPool, name: str) -> str:
@@ -119,7 +122,8 @@ class HypervisorPromises(Base):
         lab.state.do(lab.state.vm_named("web-1"), "pause")
         lab.state.do(lab.state.vm_named("web-2"), "suspend")
         for name in ("build-agent", "web-1", "web-2"):
-            self.assert_refused(await hypervisor.find(name), Reason.VM_NOT_RUNNING)
+            found = await self.answered(partial(hypervisor.find, name), lambda answer: isinstance(answer, Refusal))
+            self.assert_refused(found, Reason.VM_NOT_RUNNING)
             self.assert_refused(await hypervisor.locate(self.uuid_of(lab, name)), Reason.VM_NOT_RUNNING)
 
     async def test_a_control_domain_has_no_console_for_anybody(self) -> None:
@@ -133,15 +137,37 @@ class HypervisorPromises(Base):
         uuid = self.uuid_of(lab, "web-1")
         before = self.there(await hypervisor.locate(uuid))
         lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
-        after = self.there(await hypervisor.locate(uuid))
-        self.assertEqual((before.host_address, after.host_address), (lab.addresses[0], lab.addresses[1]))
+        after = await self.answered(lambda: hypervisor.locate(uuid), lambda answer: answer != before)
+        self.assertEqual((before.host_address, self.there(after).host_address), (lab.addresses[0], lab.addresses[1]))
 
     async def test_a_pool_that_is_away_is_a_refusal(self) -> None:
         hypervisor, lab = await self.started()
         await lab.stop()
-        for asking in (hypervisor.find("web-1"), hypervisor.locate(UNKNOWN_UUID)):
-            answer = await asking
+        for ask in (lambda: hypervisor.find("web-1"), lambda: hypervisor.locate(UNKNOWN_UUID)):
+            answer = await self.answered(ask, lambda answer: isinstance(answer, Refusal))
             self.assert_refused(answer, Reason.HYPERVISOR_UNREACHABLE)
+
+    async def test_what_was_found_is_found_again_without_a_call(self) -> None:
+        hypervisor, lab = await self.started()
+        lab.faults.order_api(EVERYWHERE, ApiFault(failure=("INTERNAL_ERROR", "asked")))
+        for vm in ("web-1", self.uuid_of(lab, "web-2")):
+            self.there(await hypervisor.find(vm))
+
+    async def test_what_has_just_come_is_found(self) -> None:
+        """Nobody is sent away because an event is still on its way."""
+        hypervisor, lab = await self.started()
+        lab.add_vm(SimulatedVm("newcomer", host=1))
+        lab.state.do(lab.state.vm_named("build-agent"), "start")
+        for name in ("newcomer", "build-agent"):
+            self.there(await hypervisor.find(name))
+
+    async def test_what_is_not_known_for_sure_is_asked_for(self) -> None:
+        hypervisor, lab = await self.started()
+        lab.faults.order_api(EVERYWHERE, ApiFault("event.from", failure=("INTERNAL_ERROR", "x")))
+        lab.state.expire_sessions()
+        lab.state.do(lab.state.vm_named("web-1"), "pause")
+        await self.answered(partial(hypervisor.find, "web-1"), lambda answer: isinstance(answer, Refusal))
+        self.there(await hypervisor.find("web-2"))
 
     async def test_starts_though_the_pool_is_away(self) -> None:
         lab = self.pool()
@@ -172,7 +198,8 @@ class HypervisorPromises(Base):
         location = self.there(await hypervisor.find("web-1"))
         lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
         self.assert_refused(await hypervisor.dial(location, "request"), Reason.HYPERVISOR_REFUSED)
-        self.tunnel(await hypervisor.dial(self.there(await hypervisor.locate(location.vm_uuid)), "request"))
+        there = await self.answered(lambda: hypervisor.locate(location.vm_uuid), lambda answer: answer != location)
+        self.tunnel(await hypervisor.dial(self.there(there), "request"))
 
     async def test_an_address_that_is_not_a_members_is_not_dialled(self) -> None:
         hypervisor, lab = await self.started()
@@ -194,6 +221,103 @@ class HypervisorPromises(Base):
         await lab.lose_host(lab.addresses[1])
         self.assert_refused(await hypervisor.dial(location, "request"), Reason.HYPERVISOR_UNREACHABLE, lab.addresses[1])
 
+    # What happens.
+
+    async def told(self) -> tuple[list[Change], SimulatedPool]:
+        """What has been told of a pool so far, and the pool."""
+        hypervisor, lab = await self.started()
+        changes: list[Change] = []
+        hypervisor.changes(changes.append)
+        return changes, lab
+
+    async def test_what_becomes_of_a_vm_is_told_and_where_it_runs_now(self) -> None:
+        changes, lab = await self.told()
+        hypervisor = self.hypervisor
+        here, there = map(lab.state.host_at, lab.addresses)
+        vm, uuid = lab.state.vm_named("web-1"), self.uuid_of(lab, "web-1")
+        for operation, kind, host in (
+            ("clean_reboot", ChangeKind.REBOOTED, here),
+            ("pool_migrate", ChangeKind.MOVED, there),
+            ("suspend", ChangeKind.SUSPENDED, None),
+            ("resume", None, None),
+            ("pause", None, None),
+            ("unpause", None, None),
+            ("hard_shutdown", ChangeKind.HALTED, None),
+            ("start", None, None),
+            ("clean_shutdown", ChangeKind.HALTED, None),
+            ("destroy", ChangeKind.DESTROYED, None),
+        ):
+            changes.clear()
+            lab.state.do(vm, operation, there if operation == "pool_migrate" else None)
+            host_uuid = str(lab.state.record("host", host)["uuid"]) if host is not None else ""
+            expected = [Change("lab", uuid, kind, host_uuid)] if kind is not None else []
+            lab.state.add_vm(operation)  # comes in the same batch
+            await self.answered(lambda: succeed(hypervisor.vms()), partial(_has, operation))
+            self.assertEqual(changes, expected)
+
+    async def test_the_owner_s_wish_for_no_console_is_told(self) -> None:
+        changes, lab = await self.told()
+        lab.state.database.modify(lab.state.vm_named("web-1"), other_config={"disable_pv_vnc": "1"})
+        await self.until(lambda: changes)
+        self.assertEqual([change.kind for change in changes], [ChangeKind.CONSOLE_DISABLED])
+
+    async def test_whoever_is_told_finds_it_so(self) -> None:
+        hypervisor, lab = await self.started()
+        found: list[Deferred[Location | Refusal]] = []
+        hypervisor.changes(lambda change: found.append(hypervisor.locate(change.vm_uuid)))
+        lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
+        await self.until(lambda: found)
+        self.assertEqual(self.there(await found[0]).host_address, lab.addresses[1])
+
+    async def test_what_happened_while_no_events_came_is_told_later(self) -> None:
+        changes, lab = await self.told()
+        lab.state.expire_sessions()
+        lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
+        lab.state.do(lab.state.vm_named("web-2"), "hard_shutdown")
+        await self.until(lambda: len(changes) == 2)
+        self.assertEqual({change.kind for change in changes}, {ChangeKind.MOVED, ChangeKind.HALTED})
+
+    async def test_one_who_fails_when_told_does_not_keep_others_from_hearing(self) -> None:
+        hypervisor, lab = await self.started()
+        changes: list[Change] = []
+        hypervisor.changes(lambda change: 1 / 0)  # type: ignore[arg-type]
+        hypervisor.changes(changes.append)
+        lab.state.do(lab.state.vm_named("web-1"), "suspend")
+        await self.until(lambda: changes)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_nothing_is_told_after_stop(self) -> None:
+        hypervisor, lab = await self.started()
+        changes: list[Change] = []
+        hypervisor.changes(changes.append)
+        lab.state.do(lab.state.vm_named("web-1"), "suspend")
+        await hypervisor.stop()
+        self.assertEqual(changes, [])
+
+    # What there is, and what is wanted of it.
+
+    async def test_the_pool_s_policy(self) -> None:
+        changes, lab = await self.told()
+        hypervisor = self.hypervisor
+        location = self.there(await hypervisor.find("web-1"))
+        self.assertEqual(await hypervisor.policy(location), Policy())
+        lab.state.set_policy(limit_console_sessions=True, vm_console_idle_timeout=600)
+        await self.until(lambda: changes)
+        self.assertEqual(changes, [Change("lab", "", ChangeKind.POLICY)])
+        self.assertEqual(await hypervisor.policy(location), Policy(True, 600))
+        lab.faults.order_api(EVERYWHERE, ApiFault("event.from", failure=("INTERNAL_ERROR", "x")))
+        lab.state.expire_sessions()
+        lab.state.set_policy(limit_console_sessions=False)
+        await self.answered(partial(hypervisor.policy, location), lambda policy: policy == Policy())
+
+    async def test_every_vm_is_listed(self) -> None:
+        hypervisor, lab = await self.started()
+        listed = [vm for vm in hypervisor.vms() if vm.pool == "lab"]
+        self.assertEqual([vm.name for vm in listed], sorted([vm.name for vm in DEMO_VMS] + ["twin"] * 2))
+        (web,) = [vm for vm in listed if vm.name == "web-2"]
+        host = str(lab.state.record("host", lab.state.host_at(lab.addresses[1]))["uuid"])
+        self.assertEqual(web, ListedVm("lab", self.uuid_of(lab, "web-2"), "web-2", "Running", ("web",), "", host, False))
+
     # Giving up.
 
     async def test_everything_may_be_cancelled(self) -> None:
@@ -202,16 +326,16 @@ class HypervisorPromises(Base):
         lab.faults.order_api(EVERYWHERE, ApiFault(hang=True))
         lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=b"", then="silence"))
         asking: list[Deferred[Any]] = [
-            hypervisor.find("web-1"),
-            hypervisor.find(location.vm_uuid),
-            hypervisor.locate(location.vm_uuid),
+            hypervisor.find("web-3"),
+            hypervisor.find(UNKNOWN_UUID),
+            hypervisor.locate(UNKNOWN_UUID),
             hypervisor.dial(location, "request"),
         ]
         await self.until(lambda: lab.connections(lab.addresses[1]) == 1)
         for each in asking:
             each.cancel()
             await self.assertFailure(each, CancelledError)
-        await self.until(lambda: self.connections(lab) == 0)
+        await self.until(lambda: self.connections(lab) == 1)  # that of the events
         lab.faults.lift()
 
     async def test_a_dial_cancelled_before_it_is_connected_leaves_nothing(self) -> None:
@@ -270,3 +394,7 @@ class PoolsTests(HypervisorPromises, LabCase):
     def make(self, lab: SimulatedPool) -> IHypervisor:
         other = self.pool(hosts=1, vms=[SimulatedVm("elsewhere")])
         return Pools([Pool(reactor, self.settings(other, name="other")), Pool(reactor, self.settings(lab))])
+
+
+def _has(name: str, vms: list[ListedVm]) -> bool:
+    return name in {vm.name for vm in vms}

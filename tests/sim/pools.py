@@ -69,6 +69,15 @@ class PoolCase(TestCase):
                 self.fail("it did not come to be")
             await task.deferLater(reactor, 0.01)
 
+    async def answered(self, ask: Callable[[], Deferred[T]], condition: Callable[[T], Any]) -> T:
+        """Ask again until the answer is so; fail when it does not come to be."""
+        deadline = time.monotonic() + SECONDS
+        while not condition(answer := await ask()):
+            if time.monotonic() > deadline:
+                self.fail(f"it did not come to be: {answer}")
+            await task.deferLater(reactor, 0.01)
+        return answer
+
 
 def trusting(pool: SimulatedPool) -> ssl.SSLContext:
     """Trust in the certificates of a pool's hosts, names and all."""

@@ -27,9 +27,12 @@ CONNECT_401 = b'HTTP/1.1 401 Unauthorised\r\nWWW-Authenticate: Basic realm="conn
 
 class PoolCase(LabCase):
     async def started(
-        self, deadlines: Deadlines | None = None, trust: Trust | None = None, **options: Any
+        self, deadlines: Deadlines | None = None, trust: Trust | None = None, *, events: bool = True, **options: Any
     ) -> tuple[Pool, SimulatedPool]:
+        """A pool that has been logged in to. Without ``events`` it tells none, and has to be asked."""
         lab = self.pool(**options)
+        if not events:
+            lab.faults.order_api(EVERYWHERE, ApiFault("event.from", failure=("INTERNAL_ERROR", "x")))
         pool = Pool(reactor, self.settings(lab, trust=trust), deadlines)
         self.addCleanup(pool.stop)
         self.addCleanup(lab.faults.lift)
@@ -49,7 +52,14 @@ class PoolCase(LabCase):
         return leg
 
 
-class FindingTests(PoolCase):
+class AskingTests(PoolCase):
+    """A pool whose events do not come is asked, and what it says is looked at more closely."""
+
+    async def started(
+        self, deadlines: Deadlines | None = None, trust: Trust | None = None, *, events: bool = False, **options: Any
+    ) -> tuple[Pool, SimulatedPool]:
+        return await super().started(deadlines, trust, events=events, **options)
+
     async def test_a_vm_whose_console_has_just_been_replaced_is_looked_at_again(self) -> None:
         pool, lab = await self.started()
         lab.faults.order_api(EVERYWHERE, ApiFault("console.get_record", failure=("HANDLE_INVALID", "console", "x"), times=1))

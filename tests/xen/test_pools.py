@@ -1,5 +1,6 @@
 """`xvpd.xen.pools`: which of several pools has a VM, and what is said when one of them does not answer."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -9,8 +10,9 @@ from zope.interface import implementer
 from tests.xen.lab import UNKNOWN_UUID
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
-from xvpd.xen.hypervisor import IPool, Location
+from xvpd.xen.hypervisor import Change, ChangeKind, IPool, ListedVm, Location
 from xvpd.xen.pools import Pools
+from xvpd.xen.records import Policy
 
 REF = f"OpaqueRef:{UNKNOWN_UUID}"
 NOT_FOUND = Refusal(Reason.VM_NOT_FOUND, "nowhere")
@@ -26,10 +28,11 @@ def at(pool: str) -> Location:
 
 @implementer(IPool)
 class _Pool:
-    """A pool that answers whatever is asked with one answer."""
+    """A pool that answers whatever is asked with one answer, and knows another, or nothing, without being asked."""
 
-    def __init__(self, name: str, answer: Answer) -> None:
+    def __init__(self, name: str, answer: Answer, known: Location | Refusal | None = None) -> None:
         self.name = name
+        self._known = known
         self.did: list[str] = []
         self._answer = answer
 
@@ -41,9 +44,24 @@ class _Pool:
         self.did.append("locate")
         return self._answer if isinstance(self._answer, Deferred) else succeed(self._answer)
 
-    def dial(self, location: Location, request_id: str) -> Deferred[Leg | Refusal]:
+    def known(self, vm: str) -> Location | Refusal | None:
+        return self._known
+
+    def dial(
+        self, location: Location, request_id: str, moved: Callable[[Location], None] | None = None
+    ) -> Deferred[Leg | Refusal]:
         self.did.append(f"dial {location.host_address} {request_id}")
         return succeed(AWAY)
+
+    def changes(self, callback: Callable[[Change], None]) -> None:
+        callback(Change(self.name, UNKNOWN_UUID, ChangeKind.HALTED))
+
+    def policy(self, location: Location) -> Deferred[Policy | Refusal]:
+        return succeed(Policy(idle_seconds=ord(self.name)))
+
+    def vms(self) -> list[ListedVm]:
+        names = {"a": ("web-2",), "b": ("web-1", "web-3")}.get(self.name, ())
+        return [ListedVm(self.name, UNKNOWN_UUID, name, "Running", (), "", "", False) for name in names]
 
     def start(self) -> Deferred[None]:
         self.did.append("start")
@@ -116,6 +134,55 @@ class PoolsTests(SynchronousTestCase):
             assert isinstance(answer, Refusal)
             self.assertEqual(answer.reason, AWAY.reason)
             self.assertIn(AWAY.detail, answer.detail)
+
+    def test_an_ambiguous_name_lists_the_candidates(self) -> None:
+        answer = self.found(at("a"), HALTED, NOT_FOUND)
+        assert isinstance(answer, Refusal)
+        self.assertIn(f"pool a: {UNKNOWN_UUID}", answer.detail)
+        self.assertIn(HALTED.detail, answer.detail)
+
+    # Without asking.
+
+    def knowing(self, *known: Location | Refusal | None) -> Pools:
+        """Pools that know this, and would say something else if they were asked."""
+        self.each = [_Pool(name, at(f"asked-{name}"), knows) for name, knows in zip("abc", known, strict=False)]
+        return Pools(list(self.each))
+
+    def test_a_uuid_that_one_pool_knows_is_not_asked_for(self) -> None:
+        for known in ((NOT_FOUND, at("b")), (None, at("b")), (HALTED, at("b"))):
+            self.assertEqual(self.successResultOf(self.knowing(*known).locate(UNKNOWN_UUID)), at("b"))
+            self.assertEqual([each.did for each in self.each], [[], []])
+
+    def test_a_name_that_one_pool_knows_and_no_other_can_have_is_not_asked_for(self) -> None:
+        self.assertEqual(self.successResultOf(self.knowing(NOT_FOUND, at("b"), NOT_FOUND).find("web-1")), at("b"))
+        self.assertEqual([each.did for each in self.each], [[], [], []])
+
+    def test_what_is_not_known_for_sure_is_asked_for(self) -> None:
+        for known in ((None, at("b")), (HALTED, at("b")), (at("a"), at("b")), (NOT_FOUND, NOT_FOUND), (NOT_FOUND, HALTED)):
+            self.successResultOf(self.knowing(*known).find("web-1"))
+            self.assertEqual([each.did for each in self.each], [["find"], ["find"]])
+        self.successResultOf(self.knowing(NOT_FOUND, HALTED).locate(UNKNOWN_UUID))
+        self.assertIn("locate", self.each[0].did)
+
+    def test_a_name_is_no_uuid(self) -> None:
+        self.assertEqual(self.successResultOf(self.knowing(at("a")).locate("web-1")), at("asked-a"))
+
+    # All of them.
+
+    def test_the_changes_of_all_pools_are_told(self) -> None:
+        told: list[Change] = []
+        self.pools(NOT_FOUND, NOT_FOUND).changes(told.append)
+        self.assertEqual([change.pool for change in told], ["a", "b"])
+
+    def test_the_policy_is_that_of_the_location_s_pool(self) -> None:
+        pools = self.pools(NOT_FOUND, NOT_FOUND)
+        self.assertEqual(self.successResultOf(pools.policy(at("b"))), Policy(idle_seconds=ord("b")))
+        answer = self.successResultOf(pools.policy(at("z")))
+        assert isinstance(answer, Refusal)
+        self.assertEqual(answer.reason, Reason.HYPERVISOR_UNTRUSTED)
+
+    def test_the_vms_of_all_pools_are_listed_by_name(self) -> None:
+        self.assertEqual([vm.name for vm in self.pools(NOT_FOUND, NOT_FOUND).vms()], ["web-1", "web-2", "web-3"])
 
     # Dialling and giving up.
 

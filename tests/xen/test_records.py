@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from xvpd.sim import records as simulated
-from xvpd.xen.records import Host, RecordError, Vm, console_protocol, host_record, reference, references, vm_record
+from xvpd.xen.records import (
+    Host,
+    Policy,
+    RecordError,
+    Vm,
+    console_protocol,
+    host_record,
+    pool_policy,
+    reference,
+    references,
+    vm_record,
+)
 
 UUID = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
 REF = f"OpaqueRef:{UUID}"
@@ -23,8 +34,12 @@ def _host(**fields: Any) -> dict[str, Any]:
 
 class VmRecordTests(SynchronousTestCase):
     def test_a_record_of_xapi(self) -> None:
-        record = _vm(power_state="Running", resident_on=REF, consoles=[REF])
-        self.assertEqual(vm_record(REF, record), Vm(REF, UUID, "web-1", "Running", REF, (REF,), False, False, False, False))
+        more = {"tags": ["web"], "other_config": {"nova_uuid": UUID}}
+        record = _vm(power_state="Running", resident_on=REF, domid="7", consoles=[REF], **more)
+        self.assertEqual(
+            vm_record(REF, record),
+            Vm(REF, UUID, "web-1", "Running", REF, 7, (REF,), False, False, False, False, ("web",), UUID),
+        )
 
     def test_what_can_run_is_a_vm(self) -> None:
         self.assertTrue(vm_record(REF, _vm()).is_vm)
@@ -42,6 +57,8 @@ class VmRecordTests(SynchronousTestCase):
             "name_label": 7,
             "power_state": "secret",
             "resident_on": "secret",
+            "domid": "secret",
+            "tags": [7],
             "consoles": "secret",
             "is_a_template": "secret",
             "is_a_snapshot": None,
@@ -69,7 +86,7 @@ class VmRecordTests(SynchronousTestCase):
 
 class OtherRecordTests(SynchronousTestCase):
     def test_a_host(self) -> None:
-        self.assertEqual(host_record(REF, _host()), Host(REF, UUID, "10.0.0.11"))
+        self.assertEqual(host_record(REF, _host()), Host(REF, UUID, "xen-1", "10.0.0.11"))
         self.assertEqual(host_record(REF, _host(address="")).address, "")
 
     def test_a_host_with_an_address_that_is_none(self) -> None:
@@ -78,6 +95,14 @@ class OtherRecordTests(SynchronousTestCase):
 
     def test_a_console(self) -> None:
         self.assertEqual(console_protocol(simulated.console(REF, "rfb")), "rfb")
+
+    def test_a_pool_and_one_that_is_too_old_to_have_a_policy(self) -> None:
+        record = {**simulated.pool("lab", REF), "limit_console_sessions": True, "vm_console_idle_timeout": "600"}
+        self.assertEqual(pool_policy(record), Policy(True, 600))
+        del record["limit_console_sessions"], record["vm_console_idle_timeout"]
+        self.assertEqual(pool_policy(record), Policy(False, 0))
+        for field, value in {"limit_console_sessions": "true", "vm_console_idle_timeout": 600}.items():
+            self.assertRaises(RecordError, pool_policy, {**record, field: value})
 
     def test_references(self) -> None:
         self.assertEqual(reference(REF), REF)

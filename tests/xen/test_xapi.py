@@ -14,6 +14,7 @@ from tests.certificates import Identity, make_identity
 from tests.xen.stub import ADDRESS, SESSION_REF, Answer, StubConnection, StubHost
 from xvpd.reason import Reason
 from xvpd.xen import sdk, xapi
+from xvpd.xen.sdk import WHOLE, Reading
 from xvpd.xen.settings import Deadlines, PoolSettings
 from xvpd.xen.trust import Authority, Pins, Plain, Trust
 from xvpd.xen.workers import COUNT, Workers
@@ -39,6 +40,8 @@ def hangs(connection: StubConnection, method: str, parameters: tuple[Any, ...]) 
 class XapiCase(TestCase):
     timeout = 30
 
+    reading = WHOLE
+
     def setUp(self) -> None:
         self.workers = Workers(reactor, "xapi-under-test")
         self.workers.start()
@@ -46,7 +49,7 @@ class XapiCase(TestCase):
 
     def xapi(self, port: int, trust: Trust | None = None, address: str = ADDRESS, deadlines: Deadlines | None = None) -> Xapi:
         settings = PoolSettings("lab", (address,), "xvpd", PASSWORD, trust or Plain(), port)
-        api = Xapi(reactor, self.workers, address, settings, deadlines or Deadlines())
+        api = Xapi(reactor, self.workers, address, settings, deadlines or Deadlines(), reading=self.reading)
         self.addCleanup(api.close)
         return api
 
@@ -307,7 +310,7 @@ class FailureTests(XapiCase):
         await self.failure(api.call(SESSION, "pool.get_all"), Reason.HYPERVISOR_PROTOCOL, "503")
 
     async def test_an_answer_beyond_the_cap_is_not_read(self) -> None:
-        self.patch(sdk, "REPLY_CAP", 100_000)
+        self.reading = Reading(cap=100_000)
         api, _ = self.answered(says("x" * 200_000))
         await self.failure(api.call(SESSION, "pool.get_all"), Reason.HYPERVISOR_PROTOCOL)
         api, _ = self.answered(says("x" * 50_000))

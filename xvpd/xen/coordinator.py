@@ -96,11 +96,28 @@ class Coordinator:
         the xapi session has ended or the coordinator is another or away."""
         return Deferred.fromCoroutine(self._call(method, parameters))
 
+    def failed(self, logged_in: LoggedIn, error: ApiError) -> bool:
+        """Whether a call that failed with ``error`` may go better where `logged_in` leads next: the xapi session has ended, or
+        the coordinator is another or away."""
+        if error.code == SESSION_INVALID:
+            self.forget(logged_in)
+        elif error.reason in (Reason.HYPERVISOR_UNREACHABLE, Reason.HYPERVISOR_UNTRUSTED):
+            self.lose(logged_in)
+        else:
+            return False
+        return True
+
     def forget(self, logged_in: LoggedIn) -> None:
         """The pool does not know this xapi session any more."""
         if self._current is logged_in:
             self._current = None
             logged_in.api.close()
+
+    def lose(self, logged_in: LoggedIn) -> None:
+        """The coordinator is away, or another. The xapi session may live on where it was made, and is ended when it can be."""
+        if self._current is logged_in:
+            self._lost.append(logged_in.session)
+        self.forget(logged_in)
 
     def stop(self) -> Deferred[None]:
         """Log out and let the threads go. Whatever is under way fails."""
@@ -114,20 +131,10 @@ class Coordinator:
         try:
             return await logged_in.api.call(logged_in.session, method, *parameters)
         except ApiError as error:
-            if error.code == SESSION_INVALID:
-                self.forget(logged_in)
-            elif error.reason in (Reason.HYPERVISOR_UNREACHABLE, Reason.HYPERVISOR_UNTRUSTED):
-                self._lose(logged_in)
-            else:
+            if not self.failed(logged_in, error):
                 raise
         logged_in = await self.logged_in()
         return await logged_in.api.call(logged_in.session, method, *parameters)
-
-    def _lose(self, logged_in: LoggedIn) -> None:
-        """The coordinator is away, or another. The xapi session may live on where it was made, and is ended when it can be."""
-        if self._current is logged_in:
-            self._lost.append(logged_in.session)
-        self.forget(logged_in)
 
     # Logging in.
 

@@ -1,8 +1,6 @@
 """`Pool`: one pool's VMs and their consoles."""
 
-import re
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -12,22 +10,19 @@ from zope.interface import implementer
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.coordinator import Coordinator
-from xvpd.xen.hypervisor import IPool, Location
-from xvpd.xen.records import RecordError, Vm, console_protocol, host_record, reference, references, vm_record
+from xvpd.xen.hypervisor import Change, IPool, ListedVm, Location
+from xvpd.xen.lookup import Lookup
+from xvpd.xen.poller import Poller
+from xvpd.xen.records import Policy, RecordError
 from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
-from xvpd.xen.syntax import NULL_REF, is_uuid
+from xvpd.xen.syntax import is_uuid
 from xvpd.xen.trust import Plain
 from xvpd.xen.tunnel import Dialler, NotDialled
 from xvpd.xen.xapi import ApiError
 
 T = TypeVar("T")
 
-_HANDLE_INVALID: Final = "HANDLE_INVALID"
 _UNAUTHORISED: Final = 401
-_LOOKS: Final = 3
-"""How often a VM's record is read while what it names keeps going away."""
-_CANDIDATES: Final = 10
-_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @implementer(IPool)
@@ -45,8 +40,12 @@ class Pool:
         self._settings = settings
         self._deadlines = deadlines or Deadlines()
         self._coordinator = Coordinator(reactor, settings, self._deadlines, timed=timed)
+        self._lookup = Lookup(settings.name, self._coordinator)
+        self._poller = Poller(reactor, settings, self._deadlines, self._coordinator, told=self._changed, looked=self._looked)
         self._dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
         self._members: dict[str, str] = {}
+        """The pool's hosts as last heard: addresses, by uuid. No other address is dialled."""
+        self._callbacks: list[Callable[[Change], None]] = []
         self._dialling: set[Deferred[Leg | Refusal]] = set()
         self._stopped = False
 
@@ -59,31 +58,54 @@ class Pool:
                 pool=self.name,
             )
         self._coordinator.start()
-        return Deferred.fromCoroutine(self._try())
+        return self._poller.start()
 
     def stop(self) -> Deferred[None]:
         self._stopped = True
+        self._callbacks.clear()
         for each in list(self._dialling):
             each.cancel()
-        return self._coordinator.stop()
+        return Deferred.fromCoroutine(self._stop())
+
+    def known(self, vm: str) -> Location | Refusal | None:
+        if self._stopped or not self._poller.fresh():
+            return None
+        return self._poller.table.find(vm)
 
     def find(self, vm: str) -> Deferred[Location | Refusal]:
-        uuid = vm.lower()
-        finding = self._find_uuid(uuid) if is_uuid(uuid) else self._find_name(vm)
-        return self._within(self._deadlines.find, f"the VM was not found within {self._deadlines.find:g} seconds", finding)
+        known = self.known(vm)
+        if isinstance(known, Location):
+            return succeed(known)
+        return self._within(
+            self._deadlines.find, f"the VM was not found within {self._deadlines.find:g} seconds", self._asked(vm)
+        )
 
     def locate(self, vm_uuid: str) -> Deferred[Location | Refusal]:
         if not is_uuid(vm_uuid.lower()):
             return succeed(Refusal(Reason.VM_NOT_FOUND, "not a uuid"))
         return self.find(vm_uuid)
 
-    def dial(self, location: Location, request_id: str) -> Deferred[Leg | Refusal]:
+    def dial(
+        self, location: Location, request_id: str, moved: Callable[[Location], None] | None = None
+    ) -> Deferred[Leg | Refusal]:
         self._log.debug("{request_id}: dials {host}", request_id=request_id, host=location.host_address)
         seconds = self._deadlines.dial
         late = f"{location.host_address}: no console within {seconds:g} seconds"
         dialling = self._within(seconds, late, self._dial(location))
         self._dialling.add(dialling)
         return dialling.addBoth(self._dialled, dialling)
+
+    def changes(self, callback: Callable[[Change], None]) -> None:
+        self._callbacks.append(callback)
+
+    def policy(self, location: Location) -> Deferred[Policy | Refusal]:
+        policy = self._poller.table.policy
+        if self._poller.fresh() and policy is not None:
+            return succeed(policy)
+        return self._within(self._deadlines.find, "no word about the pool's policy", self._lookup.policy())
+
+    def vms(self) -> list[ListedVm]:
+        return sorted(self._poller.table.vms(), key=lambda vm: (vm.name, vm.uuid)) if self._poller.fresh() else []
 
     # What else there is to know.
 
@@ -93,9 +115,9 @@ class Pool:
 
     # How.
 
-    async def _try(self) -> None:
-        with suppress(ApiError):
-            await self._coordinator.logged_in()
+    async def _stop(self) -> None:
+        await self._poller.stop()
+        await self._coordinator.stop()
 
     def _within(
         self, seconds: float, late: str, coroutine: Coroutine[Deferred[Any], Any, T | Refusal]
@@ -119,76 +141,22 @@ class Pool:
         except RecordError as error:
             return Refusal(Reason.HYPERVISOR_PROTOCOL, f"pool {self.name}: {error}")
 
-    async def _find_uuid(self, uuid: str) -> Location | Refusal:
-        try:
-            ref = reference(await self._coordinator.call("VM.get_by_uuid", uuid))
-        except ApiError as error:
-            if error.code != "UUID_INVALID":
-                raise
-            return Refusal(Reason.VM_NOT_FOUND, f"pool {self.name}: no VM has this uuid")
-        return await self._location(ref)
+    async def _asked(self, vm: str) -> Location | Refusal:
+        answer = await self._lookup.find(vm)
+        if isinstance(answer, Location):
+            self._members[answer.host_uuid] = answer.host_address
+        return answer
 
-    async def _find_name(self, name: str) -> Location | Refusal:
-        found: list[Vm] = []
-        if _can_be_said(name):
-            for ref in references(await self._coordinator.call("VM.get_by_name_label", name)):
-                vm = await self._vm(ref)
-                if vm is not None and vm.is_vm:
-                    found.append(vm)
-        match found:
-            case []:
-                return Refusal(Reason.VM_NOT_FOUND, f"pool {self.name}: no VM has this name")
-            case [vm]:
-                return await self._location(vm.ref)
-            case _:
-                uuids = ", ".join(vm.uuid for vm in found[:_CANDIDATES])
-                return Refusal(Reason.VM_AMBIGUOUS, f"pool {self.name}: {len(found)} VMs have this name: {uuids}")
-
-    async def _location(self, ref: str) -> Location | Refusal:
-        for _ in range(_LOOKS):
-            vm = await self._vm(ref)
-            if vm is None or not vm.is_vm:
-                return Refusal(Reason.VM_NOT_FOUND, f"pool {self.name}: a template or snapshot, or destroyed just now")
-            if vm.is_control_domain:
-                return Refusal(Reason.NO_CONSOLE, f"VM {vm.uuid} is a control domain; consoles of hosts are not offered")
-            if vm.power_state != "Running" or vm.resident_on == NULL_REF:
-                return Refusal(Reason.VM_NOT_RUNNING, f"VM {vm.uuid} is {vm.power_state}")
-            if vm.without_console:
-                return Refusal(Reason.NO_CONSOLE, f"VM {vm.uuid} has other_config:disable_pv_vnc")
+    def _changed(self, change: Change) -> None:
+        for callback in list(self._callbacks):
             try:
-                return await self._screen(vm)
-            except ApiError as error:
-                if error.code != _HANDLE_INVALID:
-                    raise  # otherwise it has moved, and what its record named is gone
-        return Refusal(Reason.HYPERVISOR_REFUSED, f"pool {self.name}: the VM is moving: its record does not hold still")
+                callback(change)
+            except Exception:
+                self._log.failure("pool {pool}: whoever was told of a change failed", pool=self.name)
 
-    async def _screen(self, vm: Vm) -> Location | Refusal:
-        """Where the running VM's screen is. Fails with HANDLE_INVALID when ``vm`` is out of date."""
-        for console in vm.consoles:
-            if console_protocol(await self._coordinator.call("console.get_record", console)) == "rfb":
-                break
-        else:
-            return Refusal(Reason.NO_CONSOLE, f"VM {vm.uuid} has no console with the protocol rfb")
-        host = host_record(vm.resident_on, await self._coordinator.call("host.get_record", vm.resident_on))
-        if not host.address:
-            return Refusal(Reason.HYPERVISOR_UNREACHABLE, f"host {host.uuid} has no address")
-        self._members[host.uuid] = host.address
-        return Location(
-            pool=self.name,
-            vm_uuid=vm.uuid,
-            vm_ref=vm.ref,
-            vm_name=vm.name,
-            host_uuid=host.uuid,
-            host_address=host.address,
-        )
-
-    async def _vm(self, ref: str) -> Vm | None:
-        try:
-            return vm_record(ref, await self._coordinator.call("VM.get_record", ref))
-        except ApiError as error:
-            if error.code != _HANDLE_INVALID:
-                raise
-            return None
+    def _looked(self) -> None:
+        """The hosts may be others."""
+        self._members = {host.uuid: host.address for host in self._poller.table.hosts.values() if host.address}
 
     async def _dial(self, location: Location) -> Leg | Refusal:
         if location.pool != self.name or self._members.get(location.host_uuid) != location.host_address:
@@ -204,8 +172,3 @@ class Pool:
     def _dialled(self, outcome: T, dialling: Deferred[Leg | Refusal]) -> T:
         self._dialling.discard(dialling)
         return outcome
-
-
-def _can_be_said(name: str) -> bool:
-    """Whether XML can carry this name (XML 1.0 section 2.2): no VM has another."""
-    return _NOT_IN_XML.search(name) is None

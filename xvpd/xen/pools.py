@@ -1,6 +1,6 @@
 """`Pools`: several pools as one `IHypervisor`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred, FailureGroup, FirstError, gatherResults, race, succeed
@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
-from xvpd.xen.hypervisor import IHypervisor, IPool, Location
+from xvpd.xen.hypervisor import Change, IHypervisor, IPool, ListedVm, Location
+from xvpd.xen.records import Policy
 from xvpd.xen.syntax import is_uuid
 
 T = TypeVar("T")
@@ -34,19 +35,39 @@ class Pools:
     def find(self, vm: str) -> Deferred[Location | Refusal]:
         if is_uuid(vm.lower()):
             return self.locate(vm)
+        known = [pool.known(vm) for pool in self._pools.values()]
+        having = [answer for answer in known if not _is_without(answer)]
+        if len(having) == 1 and isinstance(having[0], Location):
+            return succeed(having[0])
         return _all([pool.find(vm) for pool in self._pools.values()]).addCallback(_unique)
 
     def locate(self, vm_uuid: str) -> Deferred[Location | Refusal]:
         """The first pool in which the VM runs. The others are not waited for: one that hangs must not delay what runs
         elsewhere."""
+        if is_uuid(vm_uuid.lower()):
+            for pool in self._pools.values():
+                known = pool.known(vm_uuid)
+                if isinstance(known, Location):
+                    return succeed(known)
         asking = [pool.locate(vm_uuid).addCallback(_winning) for pool in self._pools.values()]
         return race(asking).addCallbacks(lambda won: won[1], _most_telling)
 
-    def dial(self, location: Location, request_id: str) -> Deferred[Leg | Refusal]:
+    def dial(
+        self, location: Location, request_id: str, moved: Callable[[Location], None] | None = None
+    ) -> Deferred[Leg | Refusal]:
         pool = self._pools.get(location.pool)
-        if pool is None:
-            return succeed(Refusal(Reason.HYPERVISOR_UNTRUSTED, f"there is no pool {location.pool}"))
-        return pool.dial(location, request_id)
+        return pool.dial(location, request_id, moved) if pool is not None else succeed(_no_pool(location))
+
+    def changes(self, callback: Callable[[Change], None]) -> None:
+        for pool in self._pools.values():
+            pool.changes(callback)
+
+    def policy(self, location: Location) -> Deferred[Policy | Refusal]:
+        pool = self._pools.get(location.pool)
+        return pool.policy(location) if pool is not None else succeed(_no_pool(location))
+
+    def vms(self) -> list[ListedVm]:
+        return sorted((vm for pool in self._pools.values() for vm in pool.vms()), key=lambda vm: (vm.name, vm.uuid))
 
 
 def _all(waiting: list[Deferred[T]]) -> Deferred[list[T]]:
@@ -58,6 +79,15 @@ def _all(waiting: list[Deferred[T]]) -> Deferred[list[T]]:
         return failure.value.subFailure
 
     return gatherResults(waiting, consumeErrors=True).addErrback(first)
+
+
+def _no_pool(location: Location) -> Refusal:
+    return Refusal(Reason.HYPERVISOR_UNTRUSTED, f"there is no pool {location.pool}")
+
+
+def _is_without(answer: Location | Refusal | None) -> bool:
+    """Whether a pool is known not to have the VM."""
+    return isinstance(answer, Refusal) and answer.reason is Reason.VM_NOT_FOUND
 
 
 class _RefusedError(Exception):
@@ -94,8 +124,13 @@ def _unique(answers: list[Location | Refusal]) -> Location | Refusal:
     """
     having = [answer for answer in answers if isinstance(answer, Location) or answer.reason in _KNOWN]
     if len(having) > 1:
-        return Refusal(Reason.VM_AMBIGUOUS, f"{len(having)} pools have VMs of this name")
+        candidates = "; ".join(_candidate(answer) for answer in having)
+        return Refusal(Reason.VM_AMBIGUOUS, f"{len(having)} pools have VMs of this name: {candidates}")
     for answer in answers:
         if isinstance(answer, Refusal) and answer.reason not in (*_KNOWN, Reason.VM_NOT_FOUND):
             return Refusal(answer.reason, f"perhaps here, too, is a VM of this name (the uuid would do): {answer.detail}")
     return having[0] if having else answers[0]
+
+
+def _candidate(answer: Location | Refusal) -> str:
+    return f"pool {answer.pool}: {answer.vm_uuid}" if isinstance(answer, Location) else answer.detail

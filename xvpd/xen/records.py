@@ -1,9 +1,11 @@
-"""What xapi's records say about VMs, consoles and hosts, as far as consoles are concerned. Pure.
+"""What xapi's records say about VMs, consoles, hosts and the pool, as far as consoles are concerned. Pure.
 
 Source: xapi's ocaml/idl/datamodel*.ml. Sets are arrays, maps are structs. What a host sends is checked here, once: a
 `RecordError` names the class and the field, never the value.
 """
 
+import re
+import sys
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -12,6 +14,7 @@ from xvpd.xen.syntax import is_address, is_ref, is_uuid
 T = TypeVar("T")
 
 _POWER_STATES: Final = ("Halted", "Paused", "Running", "Suspended")
+_INT: Final = re.compile(r"-?[0-9]{1,18}")
 
 
 class RecordError(ValueError):
@@ -28,6 +31,8 @@ class Vm:
     power_state: str
     resident_on: str
     """Reference of the host; `syntax.NULL_REF` when it runs nowhere."""
+    domid: int
+    """Another for every start, reboot and move; -1 when it runs nowhere."""
     consoles: tuple[str, ...]
     """References, which change when the VM moves."""
     is_template: bool
@@ -35,6 +40,9 @@ class Vm:
     is_control_domain: bool
     without_console: bool
     """``other_config:disable_pv_vnc``: by convention, its owner wants no console."""
+    tags: tuple[str, ...]
+    nova_uuid: str
+    """``other_config:nova_uuid``: what Nova calls it; empty when Nova does not know it."""
 
     @property
     def is_vm(self) -> bool:
@@ -48,24 +56,39 @@ class Host:
 
     ref: str
     uuid: str
+    name: str
     address: str
     """Its management address: an IP address, or a name; empty when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the pool's administrator wants of consoles. Pools before 26.1 know none of it, and want nothing."""
+
+    limit_console_sessions: bool = False
+    """One console session at a time for each VM; the hosts see to it."""
+    idle_seconds: int = 0
+    """Without input from the user until a console is to end; 0 is never. Hosts see to it for viewers of RFB 3.3 alone."""
 
 
 def vm_record(ref: str, record: object) -> Vm:
     """The reply to ``VM.get_record`` for ``ref``."""
     fields = _Fields("VM", record)
+    other_config = fields.get("other_config", dict)
     return Vm(
         ref=ref,
         uuid=fields.uuid(),
         name=fields.get("name_label", str),
-        power_state=fields.power_state(),
-        resident_on=fields.ref("resident_on"),
+        power_state=sys.intern(fields.power_state()),
+        resident_on=sys.intern(fields.ref("resident_on")),
+        domid=fields.integer("domid"),
         consoles=references(fields.get("consoles", list)),
         is_template=fields.get("is_a_template", bool),
         is_snapshot=fields.get("is_a_snapshot", bool),
         is_control_domain=fields.get("is_control_domain", bool),
-        without_console=fields.get("other_config", dict).get("disable_pv_vnc") in ("1", "true"),
+        without_console=other_config.get("disable_pv_vnc") in ("1", "true"),
+        tags=fields.texts("tags"),
+        nova_uuid=str(other_config.get("nova_uuid", "")),
     )
 
 
@@ -75,12 +98,22 @@ def host_record(ref: str, record: object) -> Host:
     address = fields.get("address", str)
     if address and not is_address(address):
         raise RecordError("host.address is no address")
-    return Host(ref, fields.uuid(), address)
+    return Host(ref, fields.uuid(), fields.get("name_label", str), address)
 
 
 def console_protocol(record: object) -> str:
     """The protocol in a reply to ``console.get_record``: ``rfb``, ``vt100`` or ``rdp``."""
-    return _Fields("console", record).get("protocol", str)
+    return sys.intern(_Fields("console", record).get("protocol", str))
+
+
+def pool_policy(record: object) -> Policy:
+    """The policy in a pool's record, for its VMs. (``host.console_idle_timeout`` is for the consoles of hosts themselves,
+    which are not offered.)"""
+    fields = _Fields("pool", record)
+    return Policy(
+        limit_console_sessions=fields.has("limit_console_sessions") and fields.get("limit_console_sessions", bool),
+        idle_seconds=max(fields.integer("vm_console_idle_timeout"), 0) if fields.has("vm_console_idle_timeout") else 0,
+    )
 
 
 def reference(value: object) -> str:
@@ -115,6 +148,21 @@ class _Fields:
         if not is_ref(value):
             raise RecordError(f"{self._class_name}.{field} is no reference")
         return value
+
+    def has(self, field: str) -> bool:
+        return field in self._record
+
+    def integer(self, field: str) -> int:
+        value = self.get(field, str)
+        if _INT.fullmatch(value) is None:
+            raise RecordError(f"{self._class_name}.{field} is no number")
+        return int(value)
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        values = self.get(field, list)
+        if not all(isinstance(each, str) for each in values):
+            raise RecordError(f"{self._class_name}.{field} is no set of strings")
+        return tuple(values)
 
     def power_state(self) -> str:
         value = self.get("power_state", str)

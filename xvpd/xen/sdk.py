@@ -7,21 +7,38 @@ import http.client
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
-from xmlrpc.client import ProtocolError, Transport
+from xmlrpc.client import ProtocolError, Transport, getparser
 
 from xvpd import __version__
 from xvpd.xen.trust import Trust
 
 REPLY_CAP: Final = 64 * 1024 * 1024
-"""Bytes of one reply. A record of a VM has some 10 KB."""
-_PIECE: Final = 65536
+"""Bytes of one reply. A VM's record has some 10 KB, in XML up to twice that."""
+_PIECE: Final = 16384
+"""Bytes that are read and parsed in one go, which holds the interpreter's lock: about a millisecond."""
 _CUT: Final = "cut off by xvpd"
 
 
 class UnreachableError(Exception):
     """No connection came about. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a reply is read, while it comes."""
+
+    parser: Callable[[], tuple[Any, Any]] = getparser
+    """Makes what is fed with its bytes, and what has the values then, as `xmlrpc.client.getparser` does."""
+    cap: int = REPLY_CAP
+    """Bytes."""
+
+
+WHOLE: Final = Reading()
+"""All of it."""
 
 
 class SdkTransport(Transport):
@@ -31,13 +48,23 @@ class SdkTransport(Transport):
     address of the host's name, and for TLS; ``call_seconds`` is how long the host may be silent afterwards.
     """
 
-    def __init__(self, address: str, port: int, trust: Trust, connect_seconds: float, call_seconds: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        trust: Trust,
+        connect_seconds: float,
+        call_seconds: float,
+        *,
+        reading: Reading = WHOLE,
+    ) -> None:
         super().__init__()
         self._address = address
         self._port = port
         self._trust = trust
         self._connect_seconds = connect_seconds
         self._call_seconds = call_seconds
+        self._reading = reading
         self._http = _HttpConnection(self)
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
@@ -84,7 +111,7 @@ class SdkTransport(Transport):
 
     def _persevering(self, handler: str, body: Any) -> Any:
         """One exchange; another when a connection that was kept turns out to have been closed by the host, as it may be at any
-        time: every call that we make may be made twice."""
+        time: what must not be done twice is not asked for on a connection that was kept."""
         kept = self._http.sock is not None
         try:
             return self._exchange(handler, body)
@@ -108,11 +135,11 @@ class SdkTransport(Transport):
         return reply
 
     def _parsed(self, response: http.client.HTTPResponse) -> Any:
-        parser, unmarshaller = self.getparser()
+        parser, unmarshaller = self._reading.parser()
         received = 0
         while piece := response.read(_PIECE):
             received += len(piece)
-            if received > REPLY_CAP:
+            if received > self._reading.cap:
                 raise ValueError("the reply is too large")
             parser.feed(piece)
         parser.close()

@@ -34,6 +34,14 @@ class Deadlines:
     """All that it takes to find a VM."""
     dial: float = 15.0
     """All that it takes to open a console; xapi itself gives a request 60 seconds."""
+    poll: float = 30.0
+    """How long the pool is asked to wait for something to happen before it answers a poll for events."""
+    poll_late: float = 15.0
+    """How much later than that the answer may be."""
+    seed: float = 60.0
+    """For the first answer, which has every object of the pool."""
+    stale: float = 60.0
+    """The age from which on the last answer says nothing about the present."""
     stop: float = 8.0
     """For threads to come back when the pool is stopped."""
 

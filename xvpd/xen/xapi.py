@@ -12,7 +12,8 @@ import XenAPI
 from twisted.internet.defer import CancelledError, Deferred
 
 from xvpd.reason import Reason, Refusal
-from xvpd.xen.sdk import SdkTransport, UnreachableError
+from xvpd.xen.records import RecordError
+from xvpd.xen.sdk import WHOLE, Reading, SdkTransport, UnreachableError
 from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import bracketed, is_address, is_ref
 from xvpd.xen.trust import UntrustedError
@@ -78,6 +79,7 @@ class Xapi:
         deadlines: Deadlines,
         *,
         timed: Timed = untimed,
+        reading: Reading = WHOLE,
     ) -> None:
         self.address = address
         self._reactor = reactor
@@ -85,6 +87,7 @@ class Xapi:
         self._settings = settings
         self._deadlines = deadlines
         self._timed = timed
+        self._reading = reading
         self._kept: list[_Line] = []
         self._closed = False
 
@@ -105,16 +108,17 @@ class Xapi:
         return self._ask("session.login_with_password", work, self._deadlines.login)
 
     def call(self, session: XapiSession, method: str, *parameters: Any) -> Deferred[Any]:
-        """The value that the method ``class.name`` returns, of whatever type the host chose to send."""
+        """The value that the method ``class.name`` returns, of whatever type the host chose to send. The call may be made
+        twice, when a connection that was kept turns out to be dead."""
+        return self.read(session, method, parameters, _as_it_is)
 
-        def work(sdk: Any) -> Any:
-            sdk._session = session.ref
-            try:
-                return getattr(sdk.xenapi, method)(*parameters)
-            finally:
-                sdk._session = None
+    def call_once(self, session: XapiSession, method: str, *parameters: Any) -> Deferred[Any]:
+        """`call`, for what must not be done twice."""
+        return self._ask(method, _calling(session, method, parameters, _as_it_is), self._deadlines.call, fresh=True)
 
-        return self._ask(method, work, self._deadlines.call)
+    def read(self, session: XapiSession, method: str, parameters: tuple[Any, ...], reader: Callable[[Any], T]) -> Deferred[T]:
+        """`call`, and what ``reader`` makes of the value, in the thread. It may raise `RecordError`."""
+        return self._ask(method, _calling(session, method, parameters, reader), self._deadlines.call)
 
     def log_out(self, session: XapiSession) -> Deferred[None]:
         """End the xapi session. What has been opened with it stays open."""
@@ -132,7 +136,7 @@ class Xapi:
 
     # How.
 
-    def _ask(self, method: str, work: Callable[[Any], T], seconds: float) -> Deferred[T]:
+    def _ask(self, method: str, work: Callable[[Any], T], seconds: float, *, fresh: bool = False) -> Deferred[T]:
         def late(_: object, __: float) -> T:
             raise ApiError(Reason.HYPERVISOR_SLOW, f"{self.address}: {method} took longer than {seconds:g} seconds")
 
@@ -141,10 +145,10 @@ class Xapi:
             return answer
 
         began = self._reactor.seconds()
-        return Deferred.fromCoroutine(self._answer(method, work)).addTimeout(seconds, self._reactor, late).addBoth(over)
+        return Deferred.fromCoroutine(self._answer(method, work, fresh)).addTimeout(seconds, self._reactor, late).addBoth(over)
 
-    async def _answer(self, method: str, work: Callable[[Any], T]) -> T:
-        line = self._line()
+    async def _answer(self, method: str, work: Callable[[Any], T], fresh: bool) -> T:
+        line = self._new_line() if fresh else self._line()
         try:
             answer = await self._workers.run(partial(self._in_thread, method, work, line.sdk), line.transport.cut)
         except ApiError as error:
@@ -168,9 +172,12 @@ class Xapi:
             if self._reactor.seconds() - line.kept_since < _KEEP_SECONDS:
                 return line
             line.transport.close()
+        return self._new_line()
+
+    def _new_line(self) -> _Line:
         silence = max(self._deadlines.call, self._deadlines.login)
         port, trust = self._settings.port, self._settings.trust
-        transport = SdkTransport(self.address, port, trust, self._deadlines.connect, silence)
+        transport = SdkTransport(self.address, port, trust, self._deadlines.connect, silence, reading=self._reading)
         uri = f"{trust.scheme}://{bracketed(self.address)}:{port}/"
         return _Line(XenAPI.Session(uri, transport=transport), transport)
 
@@ -188,6 +195,22 @@ class Xapi:
         except Exception as error:
             reason, problem, code, coordinator = _meaning(error)
         raise ApiError(reason, f"{self.address}: {method}: {problem}", code, coordinator)
+
+
+def _calling(session: XapiSession, method: str, parameters: tuple[Any, ...], reader: Callable[[Any], T]) -> Callable[[Any], T]:
+    def work(sdk: Any) -> T:
+        sdk._session = session.ref
+        try:
+            value = getattr(sdk.xenapi, method)(*parameters)
+        finally:
+            sdk._session = None
+        return reader(value)
+
+    return work
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _meaning(error: Exception) -> tuple[Reason, str, str, str]:
@@ -209,14 +232,22 @@ def _meaning(error: Exception) -> tuple[Reason, str, str, str]:
             return Reason.HYPERVISOR_PROTOCOL, f"HTTP status {error.errcode}", "", ""
         case TimeoutError():
             return Reason.HYPERVISOR_SLOW, "no answer", "", ""
-        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-            return Reason.HYPERVISOR_UNREACHABLE, "the connection was lost", "", ""
-        case ssl.SSLError():
-            return Reason.HYPERVISOR_PROTOCOL, f"TLS failed: {error.reason}", "", ""
+        case RecordError():
+            return Reason.HYPERVISOR_PROTOCOL, str(error), "", ""
         case OSError():
-            return Reason.HYPERVISOR_UNREACHABLE, error.strerror or "the connection was lost", "", ""
+            return *_lost(error), "", ""
         case _:
             return Reason.HYPERVISOR_PROTOCOL, f"the answer is none of the XenAPI's ({type(error).__name__})", "", ""
+
+
+def _lost(error: OSError) -> tuple[Reason, str]:
+    match error:
+        case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+            return Reason.HYPERVISOR_UNREACHABLE, "the connection was lost"
+        case ssl.SSLError():
+            return Reason.HYPERVISOR_PROTOCOL, f"TLS failed: {error.reason}"
+        case _:
+            return Reason.HYPERVISOR_UNREACHABLE, error.strerror or "the connection was lost"
 
 
 def _refused(code: str, arguments: list[Any]) -> tuple[Reason, str, str, str]:
