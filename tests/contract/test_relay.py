@@ -7,6 +7,7 @@ import os
 import random
 import sys
 import weakref
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from tests.net.legs import Kind, connect, pair, read_exactly, until
+from tests.net.legs import Kind, connect, dial, listen, pair, read_exactly, until
 from tests.net.peers import PATIENCE, Peer
+from tests.relay.crowd import Crowd, moved
 from tests.relay.sender import stream_hash
+from xvpd.net.leg import Leg
 from xvpd.reason import Reason
 from xvpd.relay.copy import CopyRelay
 from xvpd.relay.relay import IRelay, IRelaying, Plan, Relayed, Totals
@@ -449,6 +452,41 @@ class RelayPromises(RelayCase):
             await deferLater(reactor, 0.2)
 
 
+class CrowdPromises(RelayCase):
+    """What holds for many sessions at once, whatever is spoken on their legs."""
+
+    async def test_two_hundred_sessions_lose_and_mix_up_nothing(self) -> None:
+        await deferLater(reactor, 0)
+        sockets = _open_sockets()
+        clients_speak, hosts_speak = (None, "tls1.3", "tls1.2"), (None, "xapi")
+        crowd = Crowd(200, list(hosts_speak))
+        relay = self.relay()
+        sessions: list[Deferred[Relayed]] = []
+
+        async def session(client: Leg, number: int) -> Relayed:
+            host = Kind(hosts_speak[number % 2], dialled=True)
+            tunnel = await dial(host, f"tcp:127.0.0.1:{crowd.host_ports[number % 2]}")
+            self.assertTrue(await client.secure())
+            self.assertTrue(await tunnel.secure())
+            return await relay.start(client, tunnel, PATIENT).done
+
+        def accepted(client: Leg) -> None:
+            sessions.append(Deferred.fromCoroutine(session(client, len(sessions))))
+
+        listeners = [await listen(Kind(tls), "tcp:0:interface=127.0.0.1:backlog=200", accepted) for tls in clients_speak]
+        await crowd.come([(port.getHost().port, tls) for port, tls in zip(listeners, clients_speak, strict=True)])
+        ends = await gatherResults(sessions)
+        for listener in listeners:
+            await listener.stopListening()
+
+        self.assertEqual(crowd.faults, [])
+        reasons = Counter(each.reason for each in ends)
+        self.assertEqual(reasons, {Reason.CLIENT_CLOSED: 100, Reason.HYPERVISOR_CLOSED: 100})
+        totals = (sum(each.totals.bytes_to_client for each in ends), sum(each.totals.bytes_to_hypervisor for each in ends))
+        self.assertEqual(totals, moved(200))
+        self.assertEqual(_open_sockets(), sockets)
+
+
 class Sender(ProcessProtocol):
     """`tests.relay.sender`, on a peer's connection."""
 
@@ -513,23 +551,27 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-class Copying(RelayPromises):
+class Copying(RelayCase):
     def relay(self) -> IRelay:
         return CopyRelay(reactor)
 
 
-class CopyPlainToPlainTests(Copying, TestCase):
+class CopyPlainToPlainTests(Copying, RelayPromises, TestCase):
     pass
 
 
-class CopyPlainToTlsTests(Copying, TestCase):
+class CopyPlainToTlsTests(Copying, RelayPromises, TestCase):
     tunnel_tls = "xapi"
 
 
-class CopyTlsToPlainTests(Copying, TestCase):
+class CopyTlsToPlainTests(Copying, RelayPromises, TestCase):
     client_tls = "tls1.3"
 
 
-class CopyTlsToTlsTests(Copying, TestCase):
+class CopyTlsToTlsTests(Copying, RelayPromises, TestCase):
     client_tls = "tls1.3"
     tunnel_tls = "xapi"
+
+
+class CopyCrowdTests(Copying, CrowdPromises, TestCase):
+    pass

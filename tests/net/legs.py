@@ -39,23 +39,33 @@ class Kind:
 
 
 class LegFactory(Factory[Leg]):
-    """Makes one leg of a kind; `connected` fires with it."""
+    """Makes legs of a kind, and tells when one is connected."""
 
     noisy = False
 
-    def __init__(self, kind: Kind, **options: Any) -> None:
-        self.connected: Deferred[Leg] = Deferred()
+    def __init__(self, kind: Kind, connected: Callable[[Leg], None], **options: Any) -> None:
         self._kind = kind
-        self._options = options
+        self._options = {**options, "connected": connected}
 
     def buildProtocol(self, addr: IAddress | None) -> Leg:
-        return self._kind.leg(connected=self.connected.callback, **self._options)
+        return self._kind.leg(**self._options)
+
+
+async def listen(kind: Kind, description: str, accepted: Callable[[Leg], None], **options: Any) -> Any:
+    """A listening port whose clients become legs."""
+    return await serverFromString(reactor, description).listen(LegFactory(kind, accepted, **options))
+
+
+async def dial(kind: Kind, description: str, **options: Any) -> Leg:
+    """A leg that is connected to where the endpoint ``description`` leads."""
+    factory = LegFactory(kind, lambda _: None, **options)
+    leg: Leg = await clientFromString(reactor, description).connect(factory)
+    return leg
 
 
 async def connect(case: TestCase, kind: Kind, **options: Any) -> tuple[Leg, Peer]:
     """A leg and its peer, connected; the peer has not spoken TLS yet. Both are ended when the test is over."""
-    factory = LegFactory(kind, **options)
-    leg, peer = await (_dial if kind.dialled else _accept)(case, kind, factory)
+    leg, peer = await (_dial if kind.dialled else _accept)(case, kind, options)
     case.addCleanup(peer.close)
     case.addCleanup(_be_gone, weakref.ref(leg))
     return leg, peer
@@ -97,7 +107,7 @@ async def read_all(leg: Leg) -> bytes:
     return bytes(data)
 
 
-async def _accept(case: TestCase, kind: Kind, factory: LegFactory) -> tuple[Leg, Peer]:
+async def _accept(case: TestCase, kind: Kind, options: dict[str, Any]) -> tuple[Leg, Peer]:
     if kind.via == "unix":
         address: Any = case.mktemp()
         description = f"unix:{quoteStringArgument(address)}"
@@ -105,18 +115,19 @@ async def _accept(case: TestCase, kind: Kind, factory: LegFactory) -> tuple[Leg,
     else:
         description = "haproxy:tcp:0:interface=127.0.0.1" if kind.via == "haproxy" else "tcp:0:interface=127.0.0.1"
         sock = socket.socket()
-    port = await serverFromString(reactor, description).listen(factory)
+    accepted: Deferred[Leg] = Deferred()
+    port = await listen(kind, description, accepted.callback, **options)
     if kind.via != "unix":
         address = ("127.0.0.1", port.getHost().port)
     await in_thread(sock.connect, address)
     if kind.via == "haproxy":
         sock.sendall(PROXY_HEADER)
-    leg = await factory.connected
+    leg = await accepted
     await port.stopListening()
     return leg, Peer(sock)
 
 
-async def _dial(case: TestCase, kind: Kind, factory: LegFactory) -> tuple[Leg, Peer]:
+async def _dial(case: TestCase, kind: Kind, options: dict[str, Any]) -> tuple[Leg, Peer]:
     if kind.via == "unix":
         path = case.mktemp()
         listener = socket.socket(socket.AF_UNIX)
@@ -127,7 +138,7 @@ async def _dial(case: TestCase, kind: Kind, factory: LegFactory) -> tuple[Leg, P
         listener = socket.create_server(("127.0.0.1", 0))
         description = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
     with listener:
-        leg = await clientFromString(reactor, description).connect(factory)
+        leg = await dial(kind, description, **options)
         sock, _ = await in_thread(listener.accept)
     return leg, Peer(sock)
 

@@ -7,20 +7,17 @@ import select
 import socket
 import ssl
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.net.legs import Kind, LegFactory, connect, pair, read_all, read_exactly, until
-from tests.net.peers import PATIENCE, Peer, in_thread, our_connection, their_context
+from tests.net.legs import Kind, connect, listen, pair, read_all, read_exactly, until
+from tests.net.peers import PATIENCE, Peer, in_thread, their_context
 from xvpd.net.leg import READ_AHEAD, Detached, End, Leg
 
 if TYPE_CHECKING:
@@ -882,10 +879,10 @@ class HaproxyTests(TestCase):
         self.assertEqual(leg.peer, IPv4Address("TCP", "192.0.2.7", 4711))
 
     async def test_a_peer_that_does_not_speak_the_proxy_protocol_is_closed(self) -> None:
-        factory = LegFactory(Kind())
-        port = await serverFromString(reactor, "haproxy:tcp:0:interface=127.0.0.1").listen(factory)
+        accepted: Deferred[Leg] = Deferred()
+        port = await listen(Kind(), "haproxy:tcp:0:interface=127.0.0.1", accepted.callback)
         peer = Peer(await in_thread(socket.create_connection, ("127.0.0.1", port.getHost().port)))
-        leg = await factory.connected
+        leg = await accepted
         await port.stopListening()
         await peer.send(b"GET / HTTP/1.0\r\n\r\n")
         self.assertEqual(await leg.read(), b"")
@@ -906,23 +903,17 @@ class SocketTests(TestCase):
 
     async def test_a_leg_can_be_aborted_as_soon_as_it_is_connected(self) -> None:
         for tls in (None, "tls1.3"):
-            gone: list[Leg] = []
+            accepted: list[Leg] = []
 
-            def turn_away(leg: Leg, gone: list[Leg] = gone) -> None:
-                gone.append(leg)
+            def turn_away(leg: Leg, accepted: list[Leg] = accepted) -> None:
+                accepted.append(leg)
                 leg.abort()
 
-            factory = Factory.forProtocol(lambda tls=tls, turn_away=turn_away: _leg(tls, turn_away))  # type: ignore[misc]
-            factory.noisy = False
-            port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+            port = await listen(Kind(tls), "tcp:0:interface=127.0.0.1", turn_away)
             peer = Peer(await in_thread(socket.create_connection, ("127.0.0.1", port.getHost().port)))
-            await until(lambda gone=gone: gone)  # type: ignore[misc]
-            await gone[0].gone()
-            self.assertIs(gone[0].end, End.OURS)
             self.assertEqual((await peer.receive_all())[0], b"")
             peer.close()
+            (leg,) = accepted
+            await leg.gone()
+            self.assertIs(leg.end, End.OURS)
             await port.stopListening()
-
-
-def _leg(tls: str | None, connected: Callable[[Leg], None]) -> Leg:
-    return Leg(reactor, our_connection(tls, server=True), connected=connected)
