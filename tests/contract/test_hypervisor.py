@@ -13,6 +13,7 @@ from tests.xen.lab import UNKNOWN_UUID, LabCase
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
 from xvpd.sim.faults import EVERYWHERE, ApiFault, ConsoleFault
+from xvpd.sim.http import NO_CONSOLE
 from xvpd.sim.pool import DEMO_VMS, SimulatedPool, SimulatedVm
 from xvpd.xen.hypervisor import Change, ChangeKind, IHypervisor, ListedVm, Location
 from xvpd.xen.pool import Pool
@@ -193,13 +194,31 @@ class HypervisorPromises(Base):
         leg.write(b"RFB 003.008\n")
         self.assertEqual(await leg.read(), b"\1\1")  # one security type, None
 
-    async def test_a_console_on_a_host_that_the_vm_has_left_is_refused(self) -> None:
+    async def test_a_vm_that_has_left_its_host_is_dialled_where_it_is(self) -> None:
         hypervisor, lab = await self.started()
         location = self.there(await hypervisor.find("web-1"))
+        followed: list[Location] = []
         lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
-        self.assert_refused(await hypervisor.dial(location, "request"), Reason.HYPERVISOR_REFUSED)
-        there = await self.answered(lambda: hypervisor.locate(location.vm_uuid), lambda answer: answer != location)
-        self.tunnel(await hypervisor.dial(self.there(there), "request"))
+        leg = self.tunnel(await hypervisor.dial(location, "request", followed.append))
+        self.assertEqual(getattr(leg.peer, "host", None), lab.addresses[1])
+        there = await self.answered(partial(hypervisor.locate, location.vm_uuid), lambda answer: answer != location)
+        self.assertEqual(followed, [there])
+
+    async def test_a_vm_that_has_come_to_an_end_meanwhile_is_refused_for_that(self) -> None:
+        hypervisor, lab = await self.started()
+        for operation, reason in (("hard_shutdown", Reason.VM_NOT_RUNNING), ("destroy", Reason.VM_NOT_FOUND)):
+            location = self.there(await hypervisor.find("web-1" if operation == "hard_shutdown" else "web-2"))
+            if operation == "destroy":
+                lab.state.do(location.vm_ref, "hard_shutdown")
+            lab.state.do(location.vm_ref, operation)
+            self.assert_refused(await hypervisor.dial(location, "request"), reason)
+
+    async def test_a_vm_that_reboots_is_dialled_when_it_is_back(self) -> None:
+        hypervisor, lab = await self.started()
+        location = self.there(await hypervisor.find("web-1"))
+        lab.faults.order_console(location.vm_uuid, ConsoleFault(reply=NO_CONSOLE, then="close", times=1))
+        lab.state.do(location.vm_ref, "hard_reboot")
+        self.tunnel(await hypervisor.dial(location, "request"))
 
     async def test_an_address_that_is_not_a_members_is_not_dialled(self) -> None:
         hypervisor, lab = await self.started()

@@ -16,12 +16,16 @@ from tests.xen.lab import LabCase
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
 from xvpd.sim.faults import EVERYWHERE, ApiFault, ConsoleFault
+from xvpd.sim.http import CONSOLE_OPEN, NO_CONSOLE, internal_error
 from xvpd.sim.pool import SimulatedPool, SimulatedVm
+from xvpd.xen import dialling
+from xvpd.xen.breaker import FAILURES
 from xvpd.xen.hypervisor import Location
 from xvpd.xen.pool import Pool
 from xvpd.xen.settings import Deadlines
 from xvpd.xen.trust import Authority, Plain, Trust
 
+CONNECT_500 = internal_error("1.1", "Db_exn.Read_missing_uuid")
 CONNECT_401 = b'HTTP/1.1 401 Unauthorised\r\nWWW-Authenticate: Basic realm="connect_console"\r\n\r\n'
 
 
@@ -44,8 +48,8 @@ class PoolCase(LabCase):
         assert isinstance(location, Location), location
         return location
 
-    async def opened(self, dialling: Deferred[Leg | Refusal]) -> Leg:
-        leg = await dialling
+    async def opened(self, opening: Deferred[Leg | Refusal]) -> Leg:
+        leg = await opening
         assert isinstance(leg, Leg), leg
         self.addCleanup(leg.gone)
         self.addCleanup(leg.abort)
@@ -133,6 +137,9 @@ class AskingTests(PoolCase):
 
 
 class DiallingTests(PoolCase):
+    def setUp(self) -> None:
+        self.patch(dialling, "REBOOT_PAUSES", (0.01,) * 4)
+
     async def dialled(self, fault: ConsoleFault, deadlines: Deadlines | None = None) -> Leg | Refusal:
         pool, lab = await self.started(deadlines)
         location = await self.found(pool)
@@ -158,6 +165,109 @@ class DiallingTests(PoolCase):
         location = await self.found(pool)
         lab.vnc_server_away("web-1")
         self.assert_refused(await pool.dial(location, "request"), Reason.HYPERVISOR_REFUSED, "404")
+
+    async def test_a_vm_that_reboots_is_tried_again_for_a_moment(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        for reply in (NO_CONSOLE, CONSOLE_OPEN):
+            lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=reply, then="close", times=2))
+            await self.opened(pool.dial(location, "request"))
+
+    async def test_a_vm_that_is_shut_down_while_it_is_tried_again(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=NO_CONSOLE, then="close"))
+        lab.state.do(lab.state.vm_named("web-1"), "hard_shutdown")
+        self.assert_refused(await pool.dial(location, "request"), Reason.VM_NOT_RUNNING)
+
+    async def test_a_vm_whose_host_answers_500_is_looked_for_again(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        followed: list[Location] = []
+        lab.state.do(lab.state.vm_named("web-1"), "pool_migrate", lab.state.host_at(lab.addresses[1]))
+        leg = await self.opened(pool.dial(location, "request", followed.append))
+        self.assertEqual(await leg.read(), b"RFB 003.008\n")
+        self.assertEqual([each.host_address for each in followed], [lab.addresses[1]])
+
+    async def test_a_vm_that_is_where_it_was_is_not_dialled_twice_for_a_500(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=CONNECT_500, then="close", times=1))
+        self.assert_refused(await pool.dial(location, "request"), Reason.HYPERVISOR_REFUSED, "500")
+
+    async def test_a_vm_that_moves_from_host_to_host_is_not_followed_for_ever(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        vm = lab.state.vm_named("web-1")
+        lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=CONNECT_500, then="close"))
+        hosts = [lab.state.host_at(address) for address in lab.addresses]
+
+        def moved(there: Location) -> None:
+            followed.append(there)
+            lab.state.do(vm, "pool_migrate", hosts[(len(followed) + 1) % 2])
+
+        followed: list[Location] = []
+        lab.state.do(vm, "pool_migrate", hosts[1])
+        self.assert_refused(await pool.dial(location, "request", moved), Reason.HYPERVISOR_REFUSED, "500")
+        self.assertEqual(len(followed), 2)
+
+    async def test_what_a_busy_host_says_is_not_asked_for_twice(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        page = b"HTTP/1.1 503 Connection Limit Exceeded\r\n\r\n<h1>User '<script>alert(1)</script>' is connected</h1>"
+        lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=page, then="close", times=1))
+        refusal = await pool.dial(location, "request")
+        self.assert_refused(refusal, Reason.CONSOLE_BUSY, "503")
+        self.assertNotIn("script", str(refusal))
+
+    async def test_an_answer_just_in_time(self) -> None:
+        leg = await self.dialled(ConsoleFault(delay=0.2), Deadlines(dial=5.0))
+        self.assertIsInstance(leg, Leg)
+        assert isinstance(leg, Leg)
+        leg.abort()
+        await leg.gone()
+
+    async def test_answers_that_are_none(self) -> None:
+        big = b"HTTP/1.1 200 OK\r\nX: " + b"x" * 9000 + b"\r\n\r\n"
+        for reply in (big, b"RFB 003.008\n", b"HTTP/1.1 200 OK\n\nRFB 003.008\n"):
+            answer = await self.dialled(ConsoleFault(reply=reply, then="close"))
+            self.assert_refused(answer, Reason.HYPERVISOR_PROTOCOL)
+
+    async def test_an_answer_of_http_1_0(self) -> None:
+        for status, reason in ((b"500 Internal Error", Reason.HYPERVISOR_REFUSED), (b"503 Busy", Reason.CONSOLE_BUSY)):
+            answer = await self.dialled(ConsoleFault(reply=b"HTTP/1.0 " + status + b"\r\n\r\n", then="close"))
+            self.assert_refused(answer, reason)
+
+    async def test_a_host_that_cannot_be_reached_is_left_alone_for_a_while(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool, "web-2")
+        await lab.lose_host(lab.addresses[1])
+        for _ in range(FAILURES):
+            self.assert_refused(await pool.dial(location, "request"), Reason.HYPERVISOR_UNREACHABLE, "refused")
+        self.assert_refused(await pool.dial(location, "request"), Reason.HYPERVISOR_UNREACHABLE, "not tried")
+        await self.opened(pool.dial(await self.found(pool), "request"))
+
+    async def test_a_host_that_says_nothing_is_left_alone_and_one_whose_vm_says_nothing_is_not(self) -> None:
+        for reply, words in ((b"", "not tried"), (CONSOLE_OPEN, "no console within")):
+            pool, lab = await self.started(Deadlines(dial=0.1))
+            location = await self.found(pool)
+            lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=reply, then="silence"))
+            for _ in range(FAILURES):
+                self.assert_refused(await pool.dial(location, "request"), Reason.HYPERVISOR_SLOW)
+            refusal = await pool.dial(location, "request")
+            self.assertIsInstance(refusal, Refusal)
+            self.assertIn(words, str(refusal))
+
+    async def test_a_dial_that_somebody_gives_up_says_nothing_about_its_host(self) -> None:
+        pool, lab = await self.started()
+        location = await self.found(pool)
+        lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=b"", then="silence"))
+        for _ in range(FAILURES + 1):
+            given_up = pool.dial(location, "request")
+            given_up.cancel()
+            await self.assertFailure(given_up, CancelledError)
+        lab.faults.lift()
+        await self.opened(pool.dial(location, "request"))
 
     async def test_a_console_that_is_taken_where_only_one_may_be(self) -> None:
         pool, lab = await self.started()

@@ -1,7 +1,7 @@
 """`Pool`: one pool's VMs and their consoles."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
@@ -10,6 +10,7 @@ from zope.interface import implementer
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
 from xvpd.xen.coordinator import Coordinator
+from xvpd.xen.dialling import Dialling
 from xvpd.xen.hypervisor import Change, IPool, ListedVm, Location
 from xvpd.xen.lookup import Lookup
 from xvpd.xen.poller import Poller
@@ -17,12 +18,10 @@ from xvpd.xen.records import Policy, RecordError
 from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import is_uuid
 from xvpd.xen.trust import Plain
-from xvpd.xen.tunnel import Dialler, NotDialled
+from xvpd.xen.tunnel import Dialler
 from xvpd.xen.xapi import ApiError
 
 T = TypeVar("T")
-
-_UNAUTHORISED: Final = 401
 
 
 @implementer(IPool)
@@ -42,7 +41,8 @@ class Pool:
         self._coordinator = Coordinator(reactor, settings, self._deadlines, timed=timed)
         self._lookup = Lookup(settings.name, self._coordinator)
         self._poller = Poller(reactor, settings, self._deadlines, self._coordinator, told=self._changed, looked=self._looked)
-        self._dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
+        dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
+        self._consoles = Dialling(reactor, self._coordinator, dialler, self._asked, self._deadlines.dial)
         self._members: dict[str, str] = {}
         """The pool's hosts as last heard: addresses, by uuid. No other address is dialled."""
         self._callbacks: list[Callable[[Change], None]] = []
@@ -91,7 +91,7 @@ class Pool:
         self._log.debug("{request_id}: dials {host}", request_id=request_id, host=location.host_address)
         seconds = self._deadlines.dial
         late = f"{location.host_address}: no console within {seconds:g} seconds"
-        dialling = self._within(seconds, late, self._dial(location))
+        dialling = self._within(seconds, late, self._dial(location, request_id, moved))
         self._dialling.add(dialling)
         return dialling.addBoth(self._dialled, dialling)
 
@@ -158,16 +158,10 @@ class Pool:
         """The hosts may be others."""
         self._members = {host.uuid: host.address for host in self._poller.table.hosts.values() if host.address}
 
-    async def _dial(self, location: Location) -> Leg | Refusal:
+    async def _dial(self, location: Location, request_id: str, moved: Callable[[Location], None] | None) -> Leg | Refusal:
         if location.pool != self.name or self._members.get(location.host_uuid) != location.host_address:
             return Refusal(Reason.HYPERVISOR_UNTRUSTED, f"{location.host_address}: not the address of a member of {self.name}")
-        logged_in = await self._coordinator.logged_in()
-        outcome = await self._dialler.dial(location.host_address, location.vm_ref, logged_in.session)
-        if isinstance(outcome, NotDialled) and outcome.status == _UNAUTHORISED:
-            self._coordinator.forget(logged_in)
-            logged_in = await self._coordinator.logged_in()
-            outcome = await self._dialler.dial(location.host_address, location.vm_ref, logged_in.session)
-        return outcome.refusal if isinstance(outcome, NotDialled) else outcome
+        return await self._consoles.open(location, request_id, moved)
 
     def _dialled(self, outcome: T, dialling: Deferred[Leg | Refusal]) -> T:
         self._dialling.discard(dialling)

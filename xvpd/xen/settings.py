@@ -32,8 +32,8 @@ class Deadlines:
     logout: float = 3.0
     find: float = 20.0
     """All that it takes to find a VM."""
-    dial: float = 15.0
-    """All that it takes to open a console; xapi itself gives a request 60 seconds."""
+    dial: float = 20.0
+    """All that it takes to open a console, on another host at last if need be; xapi itself gives a request 60 seconds."""
     poll: float = 30.0
     """How long the pool is asked to wait for something to happen before it answers a poll for events."""
     poll_late: float = 15.0

@@ -1,5 +1,6 @@
 """Opening a console: the connection to a host, its proof of identity, the CONNECT, the answer and the first RFB bytes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,17 +38,20 @@ class Dialler:
         self._port = port
         self._connect_seconds = connect_seconds
 
-    def dial(self, address: str, vm_ref: str, session: XapiSession) -> Deferred[Leg | NotDialled]:
+    def dial(
+        self, address: str, vm_ref: str, session: XapiSession, heard: Callable[[], None] | None = None
+    ) -> Deferred[Leg | NotDialled]:
         """The console of the VM ``vm_ref`` on the host at ``address``: a `Leg` on which a VNC server has begun to speak, with
         all that it said still to be read.
 
         xapi answers 200 before it opens the VM's VNC socket, so that a 200 alone means nothing. ``address`` is that of a
         member of the pool; whoever calls this knows that, and cancels it after a while: a host may be silent for ever.
-        Cancelling leaves no connection behind.
+        Cancelling leaves no connection behind. ``heard`` is called when the host, which has proved its identity, says
+        something.
         """
-        return Deferred.fromCoroutine(self._dial(address, compose(vm_ref, session.ref, address)))
+        return Deferred.fromCoroutine(self._dial(address, compose(vm_ref, session.ref, address), heard or _unheard))
 
-    async def _dial(self, address: str, request: bytes) -> Leg | NotDialled:
+    async def _dial(self, address: str, request: bytes, heard: Callable[[], None]) -> Leg | NotDialled:
         factory = _LegFactory(self._reactor, self._trust, address)
         try:
             leg = await self._endpoint(address).connect(factory)
@@ -58,7 +62,7 @@ class Dialler:
         except DNSLookupError:
             return _not_dialled(Reason.HYPERVISOR_UNREACHABLE, f"{address}: this name cannot be resolved")
         try:
-            outcome = await _open(leg, factory.check, address, request)
+            outcome = await _open(leg, factory.check, address, request, heard)
             if outcome is not leg:
                 leg.abort()
                 await leg.gone()
@@ -92,7 +96,7 @@ class _LegFactory(Factory):
         return Leg(self._reactor, tls, self.check.verify)
 
 
-async def _open(leg: Leg, check: Check | None, address: str, request: bytes) -> Leg | NotDialled:
+async def _open(leg: Leg, check: Check | None, address: str, request: bytes, heard: Callable[[], None]) -> Leg | NotDialled:
     if not await leg.secure():
         if check is not None and check.problem is not None:
             return _not_dialled(Reason.HYPERVISOR_UNTRUSTED, check.problem)
@@ -104,6 +108,7 @@ async def _open(leg: Leg, check: Check | None, address: str, request: bytes) -> 
         data = await leg.read()
         if not data:
             return _not_dialled(Reason.HYPERVISOR_PROTOCOL, f"{address}: the host closed without an answer")
+        heard()
         answer = reader.receive(data)
     if isinstance(answer, Malformed):
         return _not_dialled(Reason.HYPERVISOR_PROTOCOL, f"{address}: the host's answer cannot be read: {answer.detail}")
@@ -119,6 +124,10 @@ async def _open(leg: Leg, check: Check | None, address: str, request: bytes) -> 
         banner += data
     leg.unread(banner)
     return leg
+
+
+def _unheard() -> None:
+    """Nobody wants to know."""
 
 
 def _not_dialled(reason: Reason, detail: str) -> NotDialled:
