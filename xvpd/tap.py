@@ -204,7 +204,7 @@ def _api_factory(settings: Config, api: ApiSite) -> IProtocolFactory:
 def _store(reactor: Any, grants: config.Grants, node: str) -> ITokenStore:
     if grants.store == "memory":
         return MemoryStore(reactor)
-    password = _secret(grants.store_password_file) if grants.store_password_file else ""
+    password = _secret("[grants] store_password_file", grants.store_password_file) if grants.store_password_file else ""
     try:
         settings = parse_redis_url(grants.store, password, grants.store_ca_file)
     except ValueError as error:
@@ -213,7 +213,14 @@ def _store(reactor: Any, grants: config.Grants, node: str) -> ITokenStore:
 
 
 def _pool_settings(pool: config.Pool) -> PoolSettings:
-    return PoolSettings(pool.name, pool.hosts, pool.username, _secret(pool.password_file), _trust(pool), pool.port)
+    return PoolSettings(
+        pool.name,
+        pool.hosts,
+        pool.username,
+        _secret(f"[[pool]] {pool.name}, password_file", pool.password_file),
+        _trust(pool),
+        pool.port,
+    )
 
 
 def _trust(pool: config.Pool) -> Trust:
@@ -222,12 +229,12 @@ def _trust(pool: config.Pool) -> Trust:
     return Authority(pool.ca_file) if pool.ca_file else Pins(frozenset(pool.fingerprint_sha256))
 
 
-def _secret(filename: str) -> str:
-    """A password that has a file to itself; the line end is not part of it."""
+def _secret(key: str, filename: str) -> str:
+    """The password in the file that ``key`` of the configuration names; its line end is not part of it."""
     try:
         return Path(filename).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{filename}: {_unreadable(error)}") from None
+        raise ConfigError(f"{key}: {filename}: {_unreadable(error)}") from None
 
 
 def _limits(console: config.Console) -> Limits:
