@@ -1,15 +1,20 @@
 """The door, with bad clients and bad hypervisors: each leaves a clear answer and one record, and nothing else."""
 
 import socket
+from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 
-from tests.e2e.stage import SECONDS, StageCase, console_request, read_to_end
+from tests.e2e.stage import SECONDS, StageCase, console_request, read_exactly, read_to_end
 from tests.sim.pools import certificates
 from xvpd.reason import Reason
 from xvpd.sim.faults import ConsoleFault
+from xvpd.sim.pool import SimulatedVm
 from xvpd.sim.viewer import ViewerError
+
+reactor: Any = installed_reactor
 
 
 class StrangersTests(StageCase):
@@ -176,6 +181,68 @@ class BadHypervisorsTests(StageCase):
         pool.state.do(vm, "destroy")
         with self.assertRaisesRegex(ViewerError, "404 The virtual machine does not exist"):
             await self.view(url)
+
+
+class BadVncServersTests(StageCase):
+    """Clients with a good token, and behind an honest host a VNC server that is not what it should be."""
+
+    async def stage_with(self, *says: bytes, closes: bool = True) -> str:
+        """A console URL for a VM whose VNC server says this, the second and later pieces each after it has heard something."""
+        factory: Any = Factory.forProtocol(ScriptedVnc)
+        factory.says, factory.closes = says, closes
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        await self.raise_curtain(vms=[SimulatedVm("web-1", vnc=f"127.0.0.1:{port.getHost().port}")])
+        return await self.issue("web-1", uses=1)
+
+    async def test_it_wants_a_password(self) -> None:
+        url = await self.stage_with(b"RFB 003.008\n", b"\x01\x02", closes=False)
+        with self.assertRaisesRegex(ViewerError, "502 The hypervisor did not answer as expected"):
+            await self.view(url)
+        await self.until(lambda: self.outcomes() == ["hypervisor_protocol"])
+
+    async def test_it_closes_in_the_middle_of_the_opening(self) -> None:
+        url = await self.stage_with(b"RFB 003.008\n", b"\x01")
+        with self.assertRaisesRegex(ViewerError, "502 The hypervisor refused the console"):
+            await self.view(url)
+        await self.until(lambda: self.outcomes() == ["hypervisor_refused"])
+
+    async def test_it_closes_when_the_viewer_has_been_let_in(self) -> None:
+        url = await self.stage_with(b"RFB 003.008\n", b"\x01\x01", b"\0\0\0\0", b"")
+        with self.assertRaisesRegex(ViewerError, "closed"):
+            await self.view(url)
+        await self.until(lambda: self.outcomes() == ["hypervisor_closed"])
+
+    async def test_its_name_has_no_end(self) -> None:
+        url = await self.stage_with(b"RFB 003.008\n", b"\x01\x01", b"\0\0\0\0", b"\0" * 20 + b"\xff" * 4, closes=False)
+        with self.assertRaisesRegex(ViewerError, "closed"):
+            await self.view(url)
+        await self.until(lambda: self.outcomes() == ["hypervisor_protocol"])
+
+    async def test_a_viewer_leaves_in_the_middle_of_the_opening(self) -> None:
+        url = await self.stage_with(b"RFB 003.008\n", b"\x01\x01", b"\0\0\0\0", closes=False)
+        client = await self.in_thread(self.connect)
+        await self.in_thread(client.sendall, console_request(url))
+        self.assertEqual(await self.in_thread(read_exactly, client, 31), b"HTTP/1.1 200 OK\r\n\r\nRFB 003.008\n")
+        client.close()
+        await self.until(lambda: self.outcomes() == ["client_left"])
+
+
+class ScriptedVnc(Protocol):
+    """Says what its factory has to say."""
+
+    factory: Any
+
+    def connectionMade(self) -> None:
+        self.left = list(self.factory.says)
+        self.dataReceived(b"")
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        if self.left:
+            self.transport.write(self.left.pop(0))
+        if not self.left and self.factory.closes:
+            self.transport.loseConnection()
 
 
 class ConsolesTests(StageCase):
