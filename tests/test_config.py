@@ -88,7 +88,7 @@ class Understood(SynchronousTestCase):
         self.assertEqual(config.console.base_url, "http://localhost:80")
 
     def test_a_unix_socket_needs_no_certificate(self) -> None:
-        for endpoint in ("unix:/run/xvpd.sock", "haproxy:unix:/run/xvpd.sock", "systemd:domain=UNIX:name=console"):
+        for endpoint in ("unix:/run/xvpd.sock", "systemd:domain=UNIX:name=console"):
             text = f'[console]\nbase_url = "https://c.example.org"\nlisten = ["{endpoint}"]\n[api]\nlisten = ["{endpoint}"]'
             self.assertEqual(load(text, "xvpd.toml").console.listen, (endpoint,))
 
@@ -154,6 +154,10 @@ class Refused(SynchronousTestCase):
             self.assertIn("no such key", fault)
         for line in ('relay = "engine"', 'relay = "Copy"'):
             self.assertEqual(faults_of(console(line)), ["[console] relay: must be 'auto' or 'copy'"])
+
+    def test_a_balancers_word_for_who_a_client_is(self) -> None:
+        (fault,) = faults_of(console('listen = ["tcp:1", "haproxy:tcp:2"]'))
+        self.assertTrue(fault.startswith("[console] listen: must not be haproxy: yet"), fault)
 
     def test_tokens_for_ever(self) -> None:
         for ttl in ("1e12", "inf"):

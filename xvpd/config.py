@@ -77,7 +77,9 @@ class _Listener(_Section):
     @classmethod
     def _plain(cls, listen: tuple[str, ...]) -> tuple[str, ...]:
         if any(each.startswith(("ssl:", "tls:")) for each in listen):
-            raise ValueError("must be tcp:, tcp6:, unix:, systemd: or haproxy:; TLS comes from certificate and private_key")
+            raise ValueError("must be tcp:, tcp6:, unix: or systemd:; TLS comes from certificate and private_key")
+        if any(each.startswith("haproxy:") for each in listen):
+            raise ValueError("must not be haproxy: yet: nothing says whose word for a client's address is to be believed")
         return listen
 
     def faults(self) -> Iterator[tuple[str, str]]:
@@ -339,7 +341,7 @@ def _place(where: tuple[str | int, ...]) -> str:
 
 def _fields(endpoint: str) -> list[str]:
     """An endpoint string's parts: separated by colons, a backslash takes a colon's meaning away."""
-    return [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", endpoint.removeprefix("haproxy:"))]
+    return [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\):", endpoint)]
 
 
 def _is_unix(endpoint: str) -> bool:
