@@ -174,6 +174,21 @@ class RelayPromises(RelayCase):
         totals = await self.over(relaying[0], Reason.CLIENT_PROTOCOL)
         self.assertEqual(totals, Totals(0, 0))
 
+    async def test_a_guard_may_stop_the_relay_at_what_was_unread_when_it_started(self) -> None:
+        await self.legs()
+        self.client_leg.unread(b"something rude")
+        relaying: list[IRelaying] = []
+
+        def indignant(data: bytes) -> bytes:
+            relaying[0].stop(Reason.CLIENT_PROTOCOL)
+            return data
+
+        relaying.append(self.relay().start(self.client_leg, self.tunnel_leg, replace(PATIENT, guard=indignant)))
+        self.assertEqual(await self.host.receive_all(), (b"", "clean"))
+        self.client.close()
+        self.host.close()
+        await self.over(relaying[0], Reason.CLIENT_PROTOCOL)
+
     async def test_the_clients_last_input_is_known(self) -> None:
         before = reactor.seconds()
         relaying = await self.start()
@@ -329,6 +344,15 @@ class RelayPromises(RelayCase):
         self.assertEqual(await self.client.receive_all(), (b"", "clean"))
         self.client.close()
         await self.over(relaying, Reason.HYPERVISOR_LOST)
+
+    async def test_a_leg_that_someone_else_aborts_ends_it(self) -> None:
+        relaying = await self.start()
+        await self.client.send(b"x")
+        await self.host.receive(1)
+        self.client_leg.abort()
+        self.assertEqual(await self.host.receive_all(), (b"", "clean"))
+        self.host.close()
+        await self.over(relaying, Reason.CLIENT_LOST)
 
     async def test_a_client_that_never_answers_the_goodbye_is_given_up(self) -> None:
         relaying = await self.start(NO_ANSWER)

@@ -39,13 +39,13 @@ class Kind:
 
 
 class LegFactory(Factory[Leg]):
-    """Makes legs of a kind, and tells when one is connected."""
+    """Makes legs of a kind."""
 
     noisy = False
 
-    def __init__(self, kind: Kind, connected: Callable[[Leg], None], **options: Any) -> None:
+    def __init__(self, kind: Kind, **options: Any) -> None:
         self._kind = kind
-        self._options = {**options, "connected": connected}
+        self._options = options
 
     def buildProtocol(self, addr: IAddress | None) -> Leg:
         return self._kind.leg(**self._options)
@@ -53,12 +53,12 @@ class LegFactory(Factory[Leg]):
 
 async def listen(kind: Kind, description: str, accepted: Callable[[Leg], None], **options: Any) -> Any:
     """A listening port whose clients become legs."""
-    return await serverFromString(reactor, description).listen(LegFactory(kind, accepted, **options))
+    return await serverFromString(reactor, description).listen(LegFactory(kind, connected=accepted, **options))
 
 
 async def dial(kind: Kind, description: str, **options: Any) -> Leg:
     """A leg that is connected to where the endpoint ``description`` leads."""
-    factory = LegFactory(kind, lambda _: None, **options)
+    factory = LegFactory(kind, **options)
     leg: Leg = await clientFromString(reactor, description).connect(factory)
     return leg
 

@@ -278,6 +278,21 @@ class LegSuite(Base):
         await leg.gone()
         self.assertEqual(sink.said, [End.OURS])
 
+    async def test_a_sink_that_raises_costs_its_leg_alone_and_hears_of_the_end(self) -> None:
+        leg, peer = await self.pair()
+        sink = RecordingSink(leg)
+
+        def fail(data: bytes) -> None:
+            raise ZeroDivisionError
+
+        sink.leg_received = fail  # type: ignore[method-assign]
+        leg.push_to(sink)
+        peer.send(b"x" * 100_000).addErrback(lambda failure: failure.trap(OSError))
+        await sink.ended
+        await leg.gone()
+        self.assertEqual(sink.said, [End.LOST])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     # Ends.
 
     async def test_an_orderly_end_is_read_behind_the_last_byte(self) -> None:
@@ -352,6 +367,7 @@ class LegSuite(Base):
         await peer.send(b"x" * 1000)
         leg.unread(await read_exactly(leg, 1000))
         leg.close(PATIENCE)
+        leg.unread(b"nobody wants it")
         self.assertEqual(await leg.read(), b"")
 
     async def test_closing_answers_a_reader_that_waits(self) -> None:
@@ -733,6 +749,15 @@ class TlsSuite(Base):
         leg.close(PATIENCE)
         self.assertFalse(await leg.secure())
         self.assertIsNone(await leg.detach())
+
+    async def test_a_verifier_that_raises_costs_its_leg_alone(self) -> None:
+        leg, peer = await self.connect(verify=lambda connection: str(1 / 0))
+        leg.write(b"secret")
+        self.start_peer(peer).addErrback(lambda failure: failure.trap(OSError))
+        self.assertFalse(await leg.secure())
+        await leg.gone()
+        self.assertIs(leg.end, End.LOST)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_a_verified_peer_can_be_spoken_to(self) -> None:
         leg, peer = await self.connect(verify=lambda connection: None)

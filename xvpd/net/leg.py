@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -290,6 +290,8 @@ class Leg(TwistedProtocol):
         self._gone = True
         if self._abort_timer is not None and self._abort_timer.active():
             self._abort_timer.cancel()
+        if not reason.check(ConnectionClosed):
+            self._tls = None  # the sink or the verifier has raised an exception, and is asked no more
         self._finish(End.CLOSED if reason.check(ConnectionDone) else End.LOST, reason.getErrorMessage())
         self._tls = self._abort_timer = None
         waiting, self._detaching = self._detaching, None
@@ -430,8 +432,7 @@ class Leg(TwistedProtocol):
 
     def _flushed(self) -> None:
         waiting, self._detaching = self._detaching, None
-        if waiting is None:
-            return
+        assert waiting is not None
         tls, self._tls = self._tls, None
         unread = self._take()
         self._over = self._over or (End.OURS, "")

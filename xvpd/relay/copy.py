@@ -1,4 +1,8 @@
-"""The portable relay: two legs in push mode, each of which hands its bytes to the other, in the reactor's thread."""
+"""The portable relay: two legs in push mode, each of which hands its bytes to the other, in the reactor's thread.
+
+A leg is not read while the other is full, and its end is not noticed meanwhile: it comes out when the other takes bytes again,
+or is given up by the kernel (`xvpd.net.transport`).
+"""
 
 from collections.abc import Callable
 
@@ -33,17 +37,13 @@ class _Copying:
 
     def __init__(self, clock: IReactorTime, client: Leg, tunnel: Leg, plan: Plan) -> None:
         self.done: Deferred[Relayed] = Deferred()
+        self._clock = clock
         self._legs = (client, tunnel)
         self._plan = plan
         self._reason: Reason | None = None
         self._from_client = _Direction(client, tunnel, clock, self._client_ended, plan.guard)
         self._from_tunnel = _Direction(tunnel, client, clock, self._tunnel_ended, None)
-        self._started = False
-        client.push_to(self._from_client)
-        tunnel.push_to(self._from_tunnel)
-        self._started = True
-        if self._reason is not None:
-            self._finish()
+        self._next = clock.callLater(0, self._start)
 
     def totals(self) -> Totals:
         return Totals(bytes_to_client=self._from_tunnel.moved, bytes_to_hypervisor=self._from_client.moved)
@@ -54,7 +54,13 @@ class _Copying:
     def stop(self, reason: Reason) -> None:
         if self._reason is None:
             self._reason = reason
+            if self._next.active():
+                self._next.cancel()
             self._close(flush_seconds=None)
+
+    def _start(self) -> None:
+        for direction in (self._from_client, self._from_tunnel):
+            direction.start()
 
     def _client_ended(self, end: End | None) -> None:
         self._ended(Reason.CLIENT_CLOSED if end is End.CLOSED else Reason.CLIENT_LOST)
@@ -65,8 +71,7 @@ class _Copying:
     def _ended(self, reason: Reason) -> None:
         if self._reason is None:
             self._reason = reason
-            if self._started:
-                self._finish()
+            self._next = self._clock.callLater(0, self._finish)  # the leg has not done with telling us
 
     def _finish(self) -> None:
         """All that the leg that ended had sent is written; so is now what the other had sent, and both are closed."""
@@ -97,6 +102,9 @@ class _Direction:
         self._clock = clock
         self._ended = ended
         self._guard = guard
+
+    def start(self) -> None:
+        self._source.push_to(self)
 
     def leg_received(self, data: bytes) -> None:
         self.last_moved = self._clock.seconds()

@@ -19,12 +19,12 @@ may stop the relay that calls it."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a relay has to do for one console session. Seconds and bytes; 0 is none."""
+    """What a relay has to do for one console session."""
 
     flush_seconds: float = 5.0
-    """After one leg has ended: how long the other may take to accept what was already read."""
+    """After one leg has ended: how long either may take to accept what was already read for it."""
     close_seconds: float = 5.0
-    """How long a leg may take to answer our close before it is aborted."""
+    """How long a leg may then take to answer our close before it is aborted."""
     guard: Guard | None = None
     """None: all that the client sends passes unread."""
 
@@ -68,8 +68,7 @@ class IRelay(Interface):
     """Moves bytes both ways between two legs until one of them ends.
 
     - Every byte read on one leg is written to the other, in order, unchanged, but for what the plan's guard makes of the
-      client's. Bytes still unread in a leg's buffer count as
-      read on it.
+      client's. Bytes still unread in a leg's buffer count as read on it.
     - The end of either leg is the end of both: what had been read is delivered within ``flush_seconds``, then both are closed
       cleanly (close_notify, FIN), and aborted if they have not answered after ``close_seconds``.
     - A leg that does not take its bytes stops the other from being read: memory for a session is bounded.
@@ -82,4 +81,4 @@ class IRelay(Interface):
         """Whether this relay can do what the plan says."""
 
     def start(client: Leg, tunnel: Leg, plan: Plan) -> IRelaying:
-        """Begin. The relay owns both legs from here on."""
+        """Begin, but touch neither leg nor guard before whoever called is done. The relay owns both legs from here on."""
