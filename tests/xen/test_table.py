@@ -211,6 +211,15 @@ class ChangeTests(TableCase):
         self.assertEqual(self.table.apply([event]), [])
         self.assertEqual(self.table.policy, Policy(idle_seconds=600))
 
+    def test_a_policy_that_is_gone_stays_as_it_was(self) -> None:
+        self.assertEqual(self.table.apply([gone("pool", ref(4, 1))]), [])
+        self.assertEqual(self.table.policy, Policy())
+
+    def test_a_uuid_that_has_a_new_record_before_the_old_one_is_gone(self) -> None:
+        successor = replace(WEB, ref=vm_ref(2))
+        self.told(of_vm(successor), gone("vm", WEB.ref))
+        self.assertEqual(self.table.find(WEB.uuid), self.location(successor))
+
 
 class SinceTests(TableCase):
     def since(self, *events: Event) -> list[Change]:
