@@ -143,7 +143,15 @@ def compose(reactor: Any, settings: Config) -> Daemon:
     metrics = Metrics()
     node = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     store = TimedStore(reactor, _store(reactor, settings.grants, node), metrics.time_store)
-    pools = [Pool(reactor, _pool_settings(pool), timed=metrics.time_xapi_call) for pool in settings.pools]
+    pools = [
+        Pool(
+            reactor,
+            _pool_settings(pool, settings.state.dir),
+            timed=metrics.time_xapi_call,
+            expires=metrics.certificates_expire,
+        )
+        for pool in settings.pools
+    ]
     hypervisor = Pools(pools)
     sessions = Sessions(reactor, store)
     relay = CopyRelay(reactor)
@@ -212,7 +220,7 @@ def _store(reactor: Any, grants: config.Grants, node: str) -> ITokenStore:
     return RedisStore(reactor, settings, node, secrets.token_bytes)
 
 
-def _pool_settings(pool: config.Pool) -> PoolSettings:
+def _pool_settings(pool: config.Pool, state_dir: str) -> PoolSettings:
     return PoolSettings(
         pool.name,
         pool.hosts,
@@ -220,13 +228,14 @@ def _pool_settings(pool: config.Pool) -> PoolSettings:
         _secret(f"[[pool]] {pool.name}, password_file", pool.password_file),
         _trust(pool),
         pool.port,
+        state_dir,
     )
 
 
 def _trust(pool: config.Pool) -> Trust:
     if pool.insecure_plain:
         return Plain()
-    return Authority(pool.ca_file) if pool.ca_file else Pins(frozenset(pool.fingerprint_sha256))
+    return Authority(pool.ca_file) if pool.ca_file else Pins(frozenset(pool.fingerprint_sha256), pool.hosts)
 
 
 def _secret(key: str, filename: str) -> str:

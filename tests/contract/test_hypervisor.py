@@ -342,7 +342,8 @@ class HypervisorPromises(Base):
     async def test_everything_may_be_cancelled(self) -> None:
         hypervisor, lab = await self.started()
         location = self.there(await hypervisor.find("web-2"))
-        lab.faults.order_api(EVERYWHERE, ApiFault(hang=True))
+        for method in ("VM.get_by_uuid", "VM.get_by_name_label"):
+            lab.faults.order_api(EVERYWHERE, ApiFault(method, hang=True))
         lab.faults.order_console(EVERYWHERE, ConsoleFault(reply=b"", then="silence"))
         asking: list[Deferred[Any]] = [
             hypervisor.find("web-3"),
@@ -354,7 +355,8 @@ class HypervisorPromises(Base):
         for each in asking:
             each.cancel()
             await self.assertFailure(each, CancelledError)
-        await self.until(lambda: self.connections(lab) == 1)  # that of the events
+        await self.until(lambda: lab.connections(lab.addresses[1]) == 0)
+        await self.until(lambda: self.connections(lab) <= 2)  # that of the events, and one that is kept for calls
         lab.faults.lift()
 
     async def test_a_dial_cancelled_before_it_is_connected_leaves_nothing(self) -> None:

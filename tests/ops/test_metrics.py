@@ -58,6 +58,7 @@ class MetricsTests(SynchronousTestCase):
                 ("xvpd_redeem_total", "counter"),
                 ("xvpd_handshake_seconds", "histogram"),
                 ("xvpd_dial_seconds", "histogram"),
+                ("xvpd_certificate_expiry_seconds", "gauge"),
                 ("xvpd_store_seconds", "histogram"),
                 ("xvpd_xapi_seconds", "histogram"),
                 ("xvpd_pool_up", "gauge"),
@@ -100,6 +101,15 @@ class MetricsTests(SynchronousTestCase):
         self.metrics.time_store("redeem", 0.5)
         self.assertEqual(value_of(self.metrics, "xvpd_xapi_seconds_sum", call="VM.get_record"), 0.25)
         self.assertEqual(value_of(self.metrics, "xvpd_store_seconds_sum", op="redeem"), 0.5)
+
+    def test_a_certificate_is_named_for_its_host_until_the_host_is_gone(self) -> None:
+        self.metrics.certificates_expire("lab", {"xen-1": 1000.0, "xen-2": 2000.0})
+        self.metrics.certificates_expire("other", {"xen-1": 3000.0})
+        self.metrics.certificates_expire("lab", {"xen-1": 4000.0})
+        expiry = "xvpd_certificate_expiry_seconds"
+        self.assertEqual(value_of(self.metrics, expiry, name="lab/xen-1"), 4000)
+        self.assertEqual(value_of(self.metrics, expiry, name="other/xen-1"), 3000)
+        self.assertIsNone(value_of(self.metrics, expiry, name="lab/xen-2"))
 
     def test_no_person_vm_or_address_is_in_a_label(self) -> None:
         self.metrics.record(OPENED)

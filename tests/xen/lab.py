@@ -23,6 +23,7 @@ class LabCase(PoolCase):
         hosts: Sequence[str] | None = None,
         password: str | None = None,
         trust: Trust | None = None,
+        state_dir: str = "",
     ) -> PoolSettings:
         """What an operator would write about ``pool``."""
         return PoolSettings(
@@ -30,8 +31,9 @@ class LabCase(PoolCase):
             hosts=tuple(pool.addresses if hosts is None else hosts),
             username=pool.username,
             password=pool.password if password is None else password,
-            trust=trust or Pins(frozenset(pool.fingerprints)),
+            trust=trust or Pins(frozenset(pool.fingerprints), pool.addresses if hosts is None else hosts),
             port=pool.port,
+            state_dir=state_dir,
         )
 
     def logins(self, pool: SimulatedPool) -> list[str]:

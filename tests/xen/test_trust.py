@@ -93,6 +93,24 @@ class TrustTestsMixin:
         shown = bytes.fromhex(identity.fingerprint).hex(":").upper()
         self.assert_doubted(Pins(GONE), identity, HOST, shown, ":".join(["AB"] * 32))
 
+    def test_a_listed_host_may_show_what_the_operator_wrote_or_what_was_learnt(self) -> None:
+        written, learnt = make_identity(), make_identity()
+        pins = Pins(frozenset({written.fingerprint}), [HOST])
+        pins.learn({HOST: learnt.fingerprint})
+        self.assert_believed(pins, written, HOST)
+        self.assert_believed(pins, learnt, HOST)
+        self.assert_doubted(pins, learnt, "10.0.0.12")
+
+    def test_a_host_that_is_not_listed_has_to_show_what_was_learnt_of_it(self) -> None:
+        written, learnt = make_identity(), make_identity()
+        pins = Pins(frozenset({written.fingerprint}), [HOST])
+        self.assert_believed(pins, written, "fd00::12")
+        pins.learn({"fd00::12": learnt.fingerprint})
+        self.assert_believed(pins, learnt, "fd00::12")
+        self.assert_doubted(pins, written, "FD00:0::12")
+        pins.learn({})
+        self.assert_doubted(pins, learnt, "fd00::12")
+
     def test_no_pins_believe_nobody(self) -> None:
         self.assert_doubted(Pins(frozenset()), make_identity(HOST), HOST)
 
@@ -209,6 +227,16 @@ class SocketTests(TrustTestsMixin, SynchronousTestCase):
             self.assertRaises(UntrustedError, trust.secured, host.client, HOST)
             self.assertEqual(host.client.fileno(), -1)
             host.end()  # would wait for a socket that is still open
+
+
+class KnowingTests(SynchronousTestCase):
+    def test_who_may_be_a_coordinator_that_nobody_listed(self) -> None:
+        pins = Pins(frozenset({"ab" * 32}), [HOST])
+        self.assertFalse(pins.knows(HOST))
+        pins.learn({"fd00::12": "ab" * 32})
+        self.assertTrue(pins.knows("FD00:0::12"))
+        self.assertFalse(pins.knows(HOST))
+        self.assertFalse(Plain().knows(HOST))
 
 
 class PlainTests(SynchronousTestCase):

@@ -1,9 +1,10 @@
 """`Metrics`: the daemon's numbers, in Prometheus' text format.
 
-Label values come from closed lists or from the configuration: none of them is a token, a user, an address or a VM.
+Label values come from closed lists, from the configuration or, for certificates, from the names that a pool has for its hosts:
+none of them is a token, a user, an address or a VM.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -47,6 +48,13 @@ class Metrics:
         self.pool_up = Gauge("xvpd_pool_up", "Whether xvpd is logged in at the pool's coordinator.", ["pool"], registry=None)
         self.store_up = Gauge("xvpd_store_up", "Whether the store can be used.", registry=None)
         self.relay_info = Gauge("xvpd_relay_info", "1 for each relay that can serve sessions.", ["relay"], registry=None)
+        self.certificate_expiry_seconds = Gauge(
+            "xvpd_certificate_expiry_seconds",
+            "When the certificate of a pool's host (pool/host) expires, in seconds since the epoch.",
+            ["name"],
+            registry=None,
+        )
+        self._certificates: dict[str, set[str]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_All([each for each in vars(self).values() if isinstance(each, MetricWrapperBase)]))
 
@@ -61,6 +69,15 @@ class Metrics:
     def time_xapi_call(self, call: str, seconds: float) -> None:
         """Count a call to a pool's API; ``call`` is its method's name."""
         self.xapi_seconds.labels(call=call).observe(seconds)
+
+    def certificates_expire(self, pool: str, expiry: Mapping[str, float]) -> None:
+        """Note when the certificates of a pool's hosts expire, seconds since the epoch by the hosts' names; all of them."""
+        names = {f"{pool}/{host}": at for host, at in expiry.items()}
+        for name in self._certificates.get(pool, set()) - names.keys():
+            self.certificate_expiry_seconds.remove(name)
+        for name, at in names.items():
+            self.certificate_expiry_seconds.labels(name=name).set(at)
+        self._certificates[pool] = set(names)
 
     def time_store(self, op: str, seconds: float) -> None:
         """Count an operation of the store's."""

@@ -208,9 +208,10 @@ class SimulatedPool:
         self._members[address].tls.present(certificate)
 
     def renew_certificate(self, address: str, certificate: Certificate) -> None:
-        """A host gets a new certificate of its own, of which the pool knows."""
+        """A host gets a new certificate of its own, of which the pool knows; there is an event of the host."""
         self._members[address].certificate = certificate
         self.present(address, certificate)
+        self.state.database.modify(self.state.host_at(address))
 
     def connections(self, address: str) -> int:
         """How many connections a host has, those that it leaves waiting included."""

@@ -1,10 +1,10 @@
 """The pool's coordinator: found among the configured hosts, and logged in to."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.logger import Logger
@@ -15,6 +15,8 @@ from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import canonical
 from xvpd.xen.workers import Workers
 from xvpd.xen.xapi import SESSION_INVALID, ApiError, Xapi, XapiSession
+
+T = TypeVar("T")
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
@@ -46,13 +48,18 @@ class Coordinator:
         settings: PoolSettings,
         deadlines: Deadlines,
         chance: Callable[[], float] = random.random,
+        *,
         timed: Timed = untimed,
+        members: Callable[[], Iterable[str]] = tuple,
     ) -> None:
+        """``members`` gives the addresses of hosts that may have become coordinator though the operator did not list them: of
+        the pool, as the pool itself has said, and able to prove it."""
         self._reactor = reactor
         self._settings = settings
         self._deadlines = deadlines
         self._chance = chance
         self._timed = timed
+        self._members = members
         self._workers = Workers(reactor, f"xapi-{settings.name}")
         self._current: LoggedIn | None = None
         self._last_host = settings.hosts[0]
@@ -95,6 +102,10 @@ class Coordinator:
         """The value of a call that may be made twice: it is repeated once, at whichever host is the coordinator by then, when
         the xapi session has ended or the coordinator is another or away."""
         return Deferred.fromCoroutine(self._call(method, parameters))
+
+    def in_thread(self, work: Callable[[], T]) -> Deferred[T]:
+        """What ``work`` returns or raises, in a thread. It is waited for when all is stopped."""
+        return self._workers.run(work, _nothing)
 
     def failed(self, logged_in: LoggedIn, error: ApiError) -> bool:
         """Whether a call that failed with ``error`` may go better where `logged_in` leads next: the xapi session has ended, or
@@ -139,11 +150,11 @@ class Coordinator:
     # Logging in.
 
     async def _found(self) -> LoggedIn:
-        """Ask one configured host after the other until one is the coordinator.
+        """Ask one known host after the other, those that are configured first, until one is the coordinator.
 
         A host that knows who we are and refuses us speaks for the pool: the password is not tried on others.
         """
-        hosts = [self._last_host, *(host for host in self._settings.hosts if host != self._last_host)]
+        hosts = _each_once([self._last_host, *self._settings.hosts, *self._members()])
         errors: list[ApiError] = []
         while hosts and not (self._stopped and errors):
             host = hosts.pop(0)
@@ -220,6 +231,14 @@ class Coordinator:
             self._lost.append(current.session)
             await self._end_lost_sessions(current.api)
         await self._workers.stop(self._deadlines.stop)
+
+
+def _nothing() -> None:
+    """What cannot be interrupted."""
+
+
+def _each_once(hosts: Iterable[str]) -> list[str]:
+    return list({canonical(host): host for host in reversed([*hosts])}.values())[::-1]
 
 
 def _put_first(hosts: list[str], address: str) -> None:

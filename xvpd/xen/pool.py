@@ -1,6 +1,6 @@
 """`Pool`: one pool's VMs and their consoles."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -9,12 +9,13 @@ from zope.interface import implementer
 
 from xvpd.net.leg import Leg
 from xvpd.reason import Reason, Refusal
+from xvpd.xen.certificates import Certificates, Expires, unheeded
 from xvpd.xen.coordinator import Coordinator
 from xvpd.xen.dialling import Dialling
 from xvpd.xen.hypervisor import Change, IPool, ListedVm, Location
 from xvpd.xen.lookup import Lookup
 from xvpd.xen.poller import Poller
-from xvpd.xen.records import Policy, RecordError
+from xvpd.xen.records import Host, Policy, RecordError
 from xvpd.xen.settings import Deadlines, PoolSettings, Timed, untimed
 from xvpd.xen.syntax import is_uuid
 from xvpd.xen.trust import Plain
@@ -31,16 +32,23 @@ class Pool:
     _log = Logger()
 
     def __init__(
-        self, reactor: Any, settings: PoolSettings, deadlines: Deadlines | None = None, timed: Timed = untimed
+        self,
+        reactor: Any,
+        settings: PoolSettings,
+        deadlines: Deadlines | None = None,
+        *,
+        timed: Timed = untimed,
+        expires: Expires = unheeded,
     ) -> None:
-        """``timed`` is told of every call to the pool's API."""
+        """``timed`` is told of every call to the pool's API, ``expires`` of the members' certificates."""
         self.name = settings.name
         self._reactor = reactor
         self._settings = settings
         self._deadlines = deadlines or Deadlines()
-        self._coordinator = Coordinator(reactor, settings, self._deadlines, timed=timed)
+        self._coordinator = Coordinator(reactor, settings, self._deadlines, timed=timed, members=self._known_members)
         self._lookup = Lookup(settings.name, self._coordinator)
         self._poller = Poller(reactor, settings, self._deadlines, self._coordinator, told=self._changed, looked=self._looked)
+        self._certificates = Certificates(reactor, settings, self._coordinator, self._hosts, expires)
         dialler = Dialler(reactor, settings.trust, settings.port, self._deadlines.connect)
         self._consoles = Dialling(reactor, self._coordinator, dialler, self._asked, self._deadlines.dial)
         self._members: dict[str, str] = {}
@@ -57,6 +65,7 @@ class Pool:
                 "pool {pool}: insecure_plain: password and consoles cross the network in clear text, to whoever answers",
                 pool=self.name,
             )
+        self._certificates.start()
         self._coordinator.start()
         return self._poller.start()
 
@@ -116,6 +125,7 @@ class Pool:
     # How.
 
     async def _stop(self) -> None:
+        self._certificates.stop()
         await self._poller.stop()
         await self._coordinator.stop()
 
@@ -156,12 +166,22 @@ class Pool:
 
     def _looked(self) -> None:
         """The hosts may be others."""
-        self._members = {host.uuid: host.address for host in self._poller.table.hosts.values() if host.address}
+        self._members = {host.uuid: host.address for host in self._hosts() if host.address}
+        self._certificates.look()
+
+    def _known_members(self) -> Iterable[str]:
+        return self._certificates.addresses()
+
+    def _hosts(self) -> list[Host]:
+        return list(self._poller.table.hosts.values())
 
     async def _dial(self, location: Location, request_id: str, moved: Callable[[Location], None] | None) -> Leg | Refusal:
         if location.pool != self.name or self._members.get(location.host_uuid) != location.host_address:
             return Refusal(Reason.HYPERVISOR_UNTRUSTED, f"{location.host_address}: not the address of a member of {self.name}")
-        return await self._consoles.open(location, request_id, moved)
+        outcome = await self._consoles.open(location, request_id, moved)
+        if isinstance(outcome, Refusal) and outcome.reason is Reason.HYPERVISOR_UNTRUSTED:
+            self._certificates.doubted()
+        return outcome
 
     def _dialled(self, outcome: T, dialling: Deferred[Leg | Refusal]) -> T:
         self._dialling.discard(dialling)

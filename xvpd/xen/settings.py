@@ -18,6 +18,8 @@ class PoolSettings:
     trust: Trust
     port: int = 443
     """Of every member, for the API and for consoles."""
+    state_dir: str = ""
+    """Where learnt pins are kept; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

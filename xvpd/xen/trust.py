@@ -6,14 +6,15 @@ whose TLS is the standard library's. Both are checked by the same rules:
 `Authority`
     The certificate comes from an authority in the operator's file, and its subject alternative name is the address dialled.
 `Pins`
-    The certificate is one of those whose fingerprints the operator wrote down. Names and dates in it say nothing: hosts sign
-    their own certificates.
+    The certificate is one of those whose fingerprints the operator wrote down, or that which the coordinator, having proved
+    itself, has named as the member's own. Names and dates in it say nothing: hosts sign their own certificates.
 `Plain`
     No TLS at all, as Nova did it on port 80. Anybody on the way can read the password and open every console of the pool.
 """
 
 import socket
 import ssl
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Final, Protocol
 
@@ -21,7 +22,7 @@ from OpenSSL import SSL, crypto
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
 
 from xvpd.net.tls import TlsError, client_context, explain, read_certificates
-from xvpd.xen.syntax import is_ip
+from xvpd.xen.syntax import canonical, is_ip
 
 _VERIFY_ERRORS: Final = {
     9: "it is not valid yet",
@@ -55,6 +56,9 @@ class Trust(Protocol):
     scheme: str
     """``https``, or ``http`` when they do not have to."""
 
+    def knows(self, address: str) -> bool:
+        """Whether a host that the pool names, and not the operator, could prove at ``address`` that it is the one."""
+
     def leg_tls(self, address: str) -> tuple[SSL.Connection, Check] | None:
         """A fresh connection in connect state to the host at ``address``, and its verification; None for a plain leg."""
 
@@ -67,27 +71,51 @@ class Trust(Protocol):
 
 
 class Pins:
-    """The operator has written down SHA-256 fingerprints: 64 hex digits, with colons or without."""
+    """The operator has written down SHA-256 fingerprints (64 hex digits, with colons or without) of the hosts at ``listed``.
+
+    What was learnt of a host comes on top if it is listed, and takes their place if it is not. Until something is learnt of
+    it, a host that is not listed may be any of those that the operator means.
+    """
 
     scheme = "https"
 
-    def __init__(self, fingerprints: frozenset[str]) -> None:
+    def __init__(self, fingerprints: frozenset[str], listed: Iterable[str] = ()) -> None:
         self._fingerprints = frozenset(each.replace(":", "").lower() for each in fingerprints)
+        self._listed = frozenset(map(canonical, listed))
+        self._learnt: Mapping[str, str] = {}
         self._context = client_context()
         self._sdk_context = _sdk_context()
         self._sdk_context.check_hostname = False
         self._sdk_context.verify_mode = ssl.CERT_NONE
 
+    @property
+    def learnt(self) -> Mapping[str, str]:
+        """Fingerprints, 64 lower-case hex digits each, by address in its canonical spelling."""
+        return self._learnt
+
+    def learn(self, fingerprints: Mapping[str, str]) -> None:
+        """What the coordinator says that the members show, in the place of all that was learnt before."""
+        self._learnt = dict(fingerprints)  # as a whole: threads read it
+
+    def knows(self, address: str) -> bool:
+        return canonical(address) in self._learnt
+
     def leg_tls(self, address: str) -> tuple[SSL.Connection, Check]:
-        return _connecting(self._context, address), _PinCheck(self._fingerprints, address)
+        return _connecting(self._context, address), _PinCheck(self._expected(address), address)
 
     def secured(self, connected: socket.socket, address: str) -> socket.socket:
         secured = self._sdk_context.wrap_socket(connected, server_hostname=address)
-        problem = _pin_problem(self._fingerprints, address, secured.getpeercert(binary_form=True))
+        problem = _pin_problem(self._expected(address), address, secured.getpeercert(binary_form=True))
         if problem is not None:
             secured.close()
             raise UntrustedError(problem)
         return secured
+
+    def _expected(self, address: str) -> frozenset[str]:
+        learnt = self._learnt.get(canonical(address))
+        if learnt is None:
+            return self._fingerprints
+        return self._fingerprints | {learnt} if canonical(address) in self._listed else frozenset({learnt})
 
 
 class Authority:
@@ -105,6 +133,9 @@ class Authority:
         except (SSL.Error, OSError) as error:
             raise TlsError(f"{ca_file}: TLS cannot use these certificates: {explain(error)}") from None
 
+    def knows(self, address: str) -> bool:
+        return True
+
     def leg_tls(self, address: str) -> tuple[SSL.Connection, Check]:
         connection, check = _connecting(self._context, address), _AuthorityCheck(address)
         connection.set_verify(SSL.VERIFY_PEER, check.judge)
@@ -121,6 +152,9 @@ class Plain:
     """The operator wrote ``insecure_plain``."""
 
     scheme = "http"
+
+    def knows(self, address: str) -> bool:
+        return False
 
     def leg_tls(self, address: str) -> None:
         return None
