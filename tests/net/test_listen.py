@@ -14,6 +14,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.net.legs import until
 from xvpd.net.listen import CannotListen, listening, with_backlog
 
 reactor: Any = installed_reactor
@@ -144,7 +145,7 @@ listening(reactor, "tcp:{port}:interface=127.0.0.1", Factory()).setServiceParent
         self.assertEqual((out, code), ("", 1))
         self.assertIn(self.line, err.splitlines()[0])
         self.assertNotIn("Traceback", err)
-        self.assertFalse(pidfile.exists())
+        await until(lambda: not os.path.lexists(pidfile.path))  # the child removes it, whom nobody waits for
 
 
 def _taken_port(case: TestCase) -> int:
